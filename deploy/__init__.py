@@ -1,0 +1,1 @@
+"""What ships to a device: numpy and one runtime, never torch."""

@@ -1,0 +1,165 @@
+"""What many tests build on: one seed, the research images, and small networks of every shape the two spaces have."""
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.architecture import Architecture, Cell, Color
+from pipeline.manifest import write_json, write_manifest
+from pipeline.network import Network, network_from_architecture, save_network
+
+CONVS = Cell(("conv3", "conv1", "conv5"), (6, 10))
+PLAIN = Cell(("conv3",), (), residual=False)
+MIXED = Cell(("dws", "residual", "conv1", "conv3", "dws"), (6, 6, 8, 6))
+
+
+def edge(path: tuple[Any, ...] = (CONVS,), scale: int = 2, color: Color = "rgb", **fields: Any) -> Architecture:
+    return Architecture("edge", scale, color, 8, path, shuffle=scale * fields.get("unshuffle", 1), **fields)
+
+
+def trilevel(path: tuple[Any, ...], scale: int = 4, **fields: Any) -> Architecture:
+    return Architecture("trilevel", scale, "rgb", 8, path, **fields)
+
+
+EDGE = {
+    "x2": edge(),
+    "no cells": edge((), stem=5, tail=1),
+    "x3, no skip": edge(scale=3, skip="none", tail=5),
+    "x4, 1x1 skip": edge((PLAIN, CONVS), scale=4, skip="conv1"),
+    "3x3 skip": edge((PLAIN,), skip="conv3", activation="leaky_relu"),
+    "prelu": edge((CONVS, CONVS), activation="prelu", stem=1),
+    "luma": edge(color="y", skip="conv5"),
+    "luma, prelu": edge((PLAIN,), color="y", activation="prelu", scale=3),
+    "unshuffled": edge((CONVS,), unshuffle=2),
+    "unshuffled, skip": edge((PLAIN,), unshuffle=2, stem=5, skip="conv3"),
+    "unshuffled x3, skip": edge((CONVS,), unshuffle=2, scale=3, stem=1, skip="conv1"),
+    "unshuffled luma x4": edge((PLAIN,), unshuffle=2, scale=4, color="y", skip="conv5"),
+}
+TRILEVEL = {
+    "variant A": trilevel((MIXED, "up", MIXED, "up"), shuffle=1, skip="none"),
+    "variant A, nearest": trilevel((MIXED, "up", "up"), shuffle=1, skip="nearest"),
+    "variant A, unshuffled": trilevel((MIXED, "up", "up"), scale=2, shuffle=1, skip="none", unshuffle=2),
+    "variant B": trilevel((MIXED, "up", MIXED), shuffle=4, skip="none"),
+    "variant B, skip": trilevel((MIXED,), shuffle=4, skip="conv3"),
+}
+
+
+def cases(table: dict[str, Architecture]) -> list[Any]:
+    return [pytest.param(architecture, id=name) for name, architecture in table.items()]
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """Every test starts from the same random state."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    return 0
+
+
+@pytest.fixture(scope="session")
+def sr_data() -> Path:
+    """The folder of the research images, SR_DATA or ../shared/data; where it is missing the test is skipped."""
+    folder = Path(os.environ.get("SR_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not (folder / "benchmarks").is_dir():
+        pytest.skip(f"no research images in {folder}; name their folder with the environment variable SR_DATA")
+    return folder
+
+
+@pytest.fixture(params=cases(EDGE))
+def edge_architecture(request: pytest.FixtureRequest) -> Architecture:
+    architecture: Architecture = request.param
+    return architecture
+
+
+@pytest.fixture(params=cases(TRILEVEL))
+def trilevel_architecture(request: pytest.FixtureRequest) -> Architecture:
+    architecture: Architecture = request.param
+    return architecture
+
+
+@pytest.fixture(params=cases(EDGE | TRILEVEL))
+def architecture(request: pytest.FixtureRequest) -> Architecture:
+    architecture: Architecture = request.param
+    return architecture
+
+
+@pytest.fixture
+def random_network() -> Callable[..., Network]:
+    """Builds a network in its training form whose parameters, biases and slopes included, are all random."""
+
+    def build(architecture: Architecture, dtype: torch.dtype = torch.float32, seed: int = 0) -> Network:
+        network = network_from_architecture(architecture).to(dtype).eval()
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                spread = 0.5 if parameter.dim() < 2 else parameter[0].numel() ** -0.5
+                parameter.copy_(spread * torch.randn(parameter.shape, generator=generator, dtype=dtype))
+        return network
+
+    return build
+
+
+@pytest.fixture
+def searched_run(tmp_path: Path, random_network: Callable[..., Network]) -> Callable[..., Path]:
+    """Writes what a finished search leaves behind, with a random network of an architecture, and returns the run."""
+
+    def write(architecture: Architecture = EDGE["x2"], seed: int = 0) -> Path:
+        folder = tmp_path / "run" / "search"
+        save_network(folder / "weights.safetensors", random_network(architecture, seed=seed))
+        write_json(folder / "architecture.json", architecture.to_dict())
+        write_json(folder / "report.json", {"schema": 1, "psnr_y": 31.25})
+        outputs = ["weights.safetensors", "architecture.json", "report.json"]
+        write_manifest(folder, inputs={}, settings={}, seed=seed, outputs=outputs)
+        return folder.parent
+
+    return write
+
+
+SMALL_RUN = """
+[data]
+train = ["{photographs}/train"]
+benchmarks = ["{photographs}/held-out"]
+[budget]
+macs = "400K"
+lr_size = [10, 10]
+[search]
+steps = 12
+[train]
+batch = 2
+patch = 16
+[verify]
+min_gain_over_bicubic_db = -20.0
+"""
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photographs/{train,held-out}, small.toml, and `run`, which went through all stages with it.
+
+    For all tests: who changes something in it works on a copy.
+    """
+    from PIL import Image
+
+    from pipeline.cli import main
+    from pipeline.images import image_files, read_image
+
+    files = [file for name in ("train", "test") for file in image_files(f"scikit-image:{name}", 2)]
+    face, cup = (read_image(next(file.hr for file in files if file.name == name)) for name in ("astronaut", "coffee"))
+    folder = tmp_path_factory.mktemp("small")
+    crops = {"train/face": face[40:140, 160:270], "train/flag": face[:96, :96]}
+    crops |= {"held-out/cup": cup[100:181, 200:287], "held-out/spoon": cup[200:270, 400:470]}
+    for name, pixels in crops.items():
+        path = folder / "photographs" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    config = folder / "small.toml"
+    config.write_text(SMALL_RUN.format(photographs=folder / "photographs"))
+    assert main(["run", "-c", str(config), "-o", str(folder / "run")]) == 0
+    return folder
