@@ -1,0 +1,209 @@
+"""The network of an architecture, in its training form or as plain convolutions, and its file."""
+
+import json
+import logging
+import warnings
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pipeline.architecture import Architecture, Cell, architecture_from_dict
+from pipeline.blocks import RESIDUAL_START, ZERO_START, CollapsibleConv, activation, trilevel_op
+from pipeline.budget import Cost
+from pipeline.errors import StaleArtifact
+from pipeline.manifest import atomic_path
+
+SCHEMA = 1
+Form = Literal["training", "plain"]
+
+
+class EdgeCell(nn.Module):
+    """A chain of convolutions, each followed by the activation, with its input added if it is residual."""
+
+    def __init__(self, cell: Cell, width: int, activation_name: str) -> None:
+        super().__init__()
+        bounds = (width, *cell.widths, width)
+        self.convs = nn.ModuleList(
+            CollapsibleConv(inputs, outputs, int(op[-1]))
+            for op, inputs, outputs in zip(cell.ops, bounds, bounds[1:], strict=False)
+        )
+        if cell.residual:
+            # The skip is an identity already; with a second one the features would double in every cell.
+            self.convs[-1] = CollapsibleConv(*bounds[-2:], int(cell.ops[-1][-1]), start=RESIDUAL_START)
+        self.activations = nn.ModuleList(activation(activation_name, outputs) for outputs in bounds[1:])
+        self.residual = cell.residual
+
+    def forward(self, features: Tensor) -> Tensor:
+        inner = features
+        for conv, act in zip(self.convs, self.activations, strict=True):
+            inner = act(conv(inner))
+        return features + inner if self.residual else inner
+
+
+class TrilevelCell(nn.Module):
+    """x + 0.2 * (chain of ops), as published (Wu et al., arXiv 2101.06658)."""
+
+    def __init__(self, cell: Cell, width: int) -> None:
+        super().__init__()
+        bounds = (width, *cell.widths, width)
+        self.ops = nn.Sequential(*(trilevel_op(op, *ends) for op, ends in zip(cell.ops, pairwise(bounds), strict=True)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        chain: Tensor = self.ops(features)
+        return features + 0.2 * chain
+
+
+class Up(nn.Module):
+    """An upsampling step: nearest x2 (variant A only), a 3x3 convolution, LeakyReLU(0.2) (variant A only)."""
+
+    def __init__(self, width: int, *, upsamples: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        self.upsamples = upsamples
+
+    def forward(self, features: Tensor) -> Tensor:
+        if not self.upsamples:
+            out: Tensor = self.conv(features)
+            return out
+        return F.leaky_relu(self.conv(F.interpolate(features, scale_factor=2.0, mode="nearest")), 0.2)
+
+
+class Network(nn.Module):
+    """Maps an LR image (batch, channels, height, width) in [0, 1] to SR (batch, channels, scale*height, scale*width).
+
+    The output is not clamped. Height and width are multiples of `architecture.unshuffle`. In the plain form the
+    space-to-depth at the input is part of the kernels that read the image: stem and skip stride over it.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.form: Form = "training"
+        image, width = architecture.channels, architecture.width
+        inputs, outputs = image * architecture.unshuffle**2, image * architecture.shuffle**2
+        edge = architecture.space == "edge"
+        self.stem = (
+            CollapsibleConv(inputs, width, architecture.stem)
+            if edge
+            else nn.Conv2d(inputs, width, architecture.stem, padding=architecture.stem // 2)
+        )
+        self.stem_activation = activation(architecture.activation, width) if edge else nn.Identity()
+        self.path = nn.ModuleList()
+        for step in architecture.path:
+            if step == "up":
+                self.path.append(Up(width, upsamples=architecture.shuffle == 1))
+            elif edge:
+                self.path.append(EdgeCell(step, width, architecture.activation))
+            else:
+                self.path.append(TrilevelCell(step, width))
+        self.tail = (
+            CollapsibleConv(width, outputs, architecture.tail, start=ZERO_START)
+            if edge
+            else nn.Conv2d(width, outputs, architecture.tail, padding=architecture.tail // 2)
+        )
+        self.skip: nn.Conv2d | None = None
+        if architecture.skip.startswith("conv"):
+            size = int(architecture.skip[-1])
+            self.skip = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
+            with torch.no_grad():
+                self.skip.weight.zero_()
+                self.skip.weight[:, :, size // 2, size // 2] = nearest_matrix(architecture)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        architecture = self.architecture
+        image = lr
+        if architecture.unshuffle > 1 and self.form == "training":
+            image = F.pixel_unshuffle(lr, architecture.unshuffle)
+        features = self.stem_activation(self.stem(image))
+        for step in self.path:
+            features = step(features)
+        out: Tensor = self.tail(features)
+        if self.skip is not None:
+            out = out + self.skip(image)
+        if architecture.shuffle > 1:
+            out = F.pixel_shuffle(out, architecture.shuffle)
+        if architecture.skip == "nearest":
+            out = out + F.interpolate(lr, scale_factor=float(architecture.scale), mode="nearest")
+        return out
+
+
+def nearest_matrix(architecture: Architecture) -> Tensor:
+    """The (outputs, inputs) matrix that repeats each LR pixel into its subpixels, between unshuffle and shuffle."""
+    step, shuffle, scale = architecture.unshuffle, architecture.shuffle, architecture.scale
+    matrix = torch.zeros(architecture.channels * shuffle**2, architecture.channels * step**2)
+    for channel in range(architecture.channels):
+        for row in range(shuffle):
+            for column in range(shuffle):
+                source = (row // scale) * step + column // scale
+                matrix[channel * shuffle**2 + row * shuffle + column, channel * step**2 + source] = 1
+    return matrix
+
+
+def network_from_architecture(architecture: Architecture) -> Network:
+    """A newly initialised network in its training form."""
+    return Network(architecture)
+
+
+def fvcore_cost(network: Network, lr_size: tuple[int, int]) -> Cost:
+    """MACs at `lr_size` (height, width) and params of a plain network, counted by fvcore, which traces it.
+
+    fvcore counts one flop per multiply-add. Only convolutions are counted, as `pipeline.budget` states.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # fvcore scripts functions when it is imported
+        from fvcore.nn import FlopCountAnalysis
+
+    architecture = network.architecture
+    step = architecture.unshuffle
+    size = tuple(-(-side // step) * step for side in lr_size)
+    parameter = next(network.parameters())
+    frame = torch.zeros(1, architecture.channels, *size, dtype=parameter.dtype, device=parameter.device)
+    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
+    analysis = FlopCountAnalysis(network, frame).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    analysis.tracer_warnings("none")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        macs = analysis.by_operator().get("conv", 0)
+    return Cost(int(macs), sum(parameter.numel() for parameter in network.parameters()))
+
+
+def save_network(path: Path, network: Network) -> None:
+    """Writes the weights beside the architecture and the form that rebuild the network, atomically.
+
+    The same network makes the same bytes: all metadata is one entry, because safetensors shuffles entries.
+    """
+    header = {"schema": SCHEMA, "form": network.form, "architecture": network.architecture.to_dict()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, {"network": json.dumps(header, sort_keys=True)})
+
+
+def load_network(path: Path) -> Network:
+    """The network a file holds, in the form it was saved in. Raises StaleArtifact."""
+    from pipeline.fold import plain_from_network
+
+    hint = "restore the file, or search again"
+    if not path.is_file():
+        raise StaleArtifact(f"no weights at {path}", "run `sr-pipeline search` first")
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {}).get("network", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise StaleArtifact(f"{path} is not a safetensors file: {error}", hint) from error
+    if header.get("schema") != SCHEMA:
+        raise StaleArtifact(f"{path} has schema {header.get('schema')}, this version reads {SCHEMA}", hint)
+    network = Network(architecture_from_dict(header.get("architecture", {})))
+    if header.get("form") == "plain":
+        network = plain_from_network(network)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise StaleArtifact(f"{path} does not fit its architecture", hint) from error
+    return network.eval()
