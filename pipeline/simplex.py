@@ -55,12 +55,12 @@ def sparsestmax(logits: Tensor, radius: float) -> Tensor:
         # The sum keeps the result in the graph, so that a loss can be differentiated: its gradient is zero.
         return _first_largest(logits) + 0.0 * logits
     point = _project(logits)
-    open_rows = torch.ones_like(point[..., :1], dtype=torch.bool)
+    outside = torch.ones_like(point[..., :1], dtype=torch.bool)
     for _ in range(k - 1):
-        pushed, open_rows = _push(point, radius, open_rows)
-        if not open_rows.any():
-            return pushed
-        point = torch.where(open_rows, _project(pushed), pushed)
+        point, outside = _push(point, radius, outside)
+        if not outside.any():
+            break
+        point = torch.where(outside, _project(point), point)
     return point
 
 
@@ -84,7 +84,8 @@ def relax(
             return logits.softmax(-1)
         case "gumbel":
             tiny = torch.finfo(logits.dtype).tiny
-            uniform = torch.rand(logits.shape, generator=generator, dtype=logits.dtype, device=logits.device)
+            source = logits.device if generator is None else generator.device
+            uniform = torch.rand(logits.shape, generator=generator, dtype=logits.dtype, device=source).to(logits.device)
             noise = -(-uniform.clamp_min(tiny).log()).clamp_min(tiny).log()
             return ((logits + noise) / temperature).softmax(-1)
         case "sigmoid":
@@ -130,8 +131,8 @@ def _project(values: Tensor) -> Tensor:
     return torch.where(support, (values - threshold).clamp_min(0.0), 0.0)
 
 
-def _push(point: Tensor, radius: float, open_rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Push the open rows of `point` away from the centre of their face, and tell which of them left the simplex."""
+def _push(point: Tensor, radius: float, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Push those `rows` of `point` away from the centre of their face, and tell which of them left the simplex."""
     support = point > 0
     size = support.sum(-1, keepdim=True).to(point.dtype)
     centre = support / size
@@ -139,7 +140,7 @@ def _push(point: Tensor, radius: float, open_rows: Tensor) -> tuple[Tensor, Tens
     offset = point - centre
     with torch.no_grad():
         distance = offset.norm(dim=-1, keepdim=True)
-        short = open_rows & (size > 1) & (distance < goal)
+        short = rows & (size > 1) & (distance < goal)
         tied = short & (distance <= 32 * torch.finfo(point.dtype).eps)
         corner = functional.one_hot(support.int().argmax(-1), point.shape[-1]).to(point.dtype) - centre
     moves = short & ~tied
