@@ -1,0 +1,44 @@
+"""A teacher: a trained network, from ONNX or safetensors, whose output a search can learn from."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from deploy.upscale import Infer
+from pipeline.architecture import Color
+from pipeline.backends import open_model
+from pipeline.errors import ConfigError
+from pipeline.network import load_network
+from pipeline.torch_runner import TorchRunner
+
+
+def teacher_from_file(path: Path, scale: int, color: Color) -> Infer:
+    """What maps LR to SR, (batch, channels, h, w) arrays in [0, 1], for a .onnx or .safetensors file.
+
+    Raises ConfigError where the file is of another kind, scale or colour, StaleArtifact where it is damaged.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no teacher at {path}", "name a .onnx or .safetensors file in train.teacher")
+    match path.suffix:
+        case ".onnx":
+            runner = open_model(path).__enter__()
+            found = (runner.metadata.scale, runner.metadata.color)
+            infer = runner.infer
+        case ".safetensors":
+            network = load_network(path)
+            found = (network.architecture.scale, network.architecture.color)
+            infer = TorchRunner(network).infer
+        case _:
+            raise ConfigError(f"{path} is no teacher", "name a .onnx or .safetensors file in train.teacher")
+    if found != (scale, color):
+        raise ConfigError(
+            f"the teacher {path} is x{found[0]} {found[1]}, the task is x{scale} {color}",
+            "set train.teacher to a network of the same task",
+        )
+    return infer
+
+
+def taught(infer: Infer, lr: Tensor) -> Tensor:
+    """The teacher's output for a batch of LR patches, clamped to [0, 1]."""
+    return torch.from_numpy(infer(lr.contiguous().numpy())).clamp_(0, 1)

@@ -1,0 +1,248 @@
+"""The `edge` search space: which architectures meet a budget, and how to draw one from a distribution."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import permutations, product
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.architecture import EDGE_OPS, Architecture, Cell, Color
+from pipeline.budget import Budget, Cost, cost_from_architecture
+from pipeline.errors import InfeasibleBudget
+
+Floats = NDArray[np.float64]
+Shape = tuple[int, int]  # trunk width, number of cells
+
+WIDTHS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 64)
+CELLS = tuple(range(2, 11))
+EXPANSIONS = (0.5, 0.75, 1.0, 1.25, 1.5)
+SKIPS = ("nearest", "conv3")
+KERNELS = (1, 3, 5)
+CHANNELS_PER_CONV = 3.0
+FIXED, PER_CELL = 4, 4  # variables of the whole network, the shape among them, and of each cell
+PLAIN = (0.5, 1.5)  # share of the budget that the plain 3x3 network of a shape may take
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One categorical choice; except for the shape, its options are in order of rising cost.
+
+    plain: index of the option that a network designed by hand would have; -1 where there is none.
+    cell: index of the cell it belongs to; a path with fewer cells leaves it without effect. -1: the whole network.
+    """
+
+    name: str
+    options: tuple[object, ...]
+    plain: int = -1
+    cell: int = -1
+
+
+@dataclass(frozen=True)
+class EdgeSpace:
+    """Architectures of one task whose cost lies within a window under the budget.
+
+    The network level is one choice of a shape, (trunk width, number of cells), among those that can reach the window.
+    A cell has two convolutions with a width of its own between them. A point of the space is a tuple of option indices,
+    `genes`, one for each of `variables`, the shape first.
+
+    window: smallest share of the budget worth training; the delivered network uses at least that where the space can.
+    Raises InfeasibleBudget if even the cheapest architecture exceeds the budget.
+    """
+
+    scale: int
+    color: Color
+    budget: Budget
+    activation: str = "relu"
+    unshuffle: int = 1
+    window: float = 0.93
+    shapes: tuple[Shape, ...] = field(init=False)
+    _costs: dict[tuple[int, int, int, int], Cost] = field(init=False, default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        cheapest = self._extreme((WIDTHS[0], CELLS[0]), dearest=False)
+        cost = cost_from_architecture(cheapest, self.budget.lr_size)
+        if not self.budget.allows(cost):
+            height, width = self.budget.lr_size
+            raise InfeasibleBudget(
+                f"no {self.color} x{self.scale} architecture meets the budget: the cheapest needs {cost.macs:,} MACs at {height}x{width} "
+                f"and {cost.params:,} params",
+                "raise budget.macs or budget.params, or state a smaller budget.lr_size",
+            )
+        affordable = [s for s in product(WIDTHS, CELLS) if self._share(self._extreme(s, dearest=False)) <= 1.0]
+        plain = [shape for shape in affordable if PLAIN[0] <= self._share(self._plain(shape)) <= PLAIN[1]]
+        affordable = plain or affordable
+        reach = {shape: min(1.0, self._share(self._extreme(shape, dearest=True))) for shape in affordable}
+        goal = min(self.window, max(reach.values()))
+        object.__setattr__(self, "shapes", tuple(shape for shape in affordable if reach[shape] >= goal))
+
+    def _share(self, architecture: Architecture) -> float:
+        return self.budget.share(cost_from_architecture(architecture, self.budget.lr_size))
+
+    def _extreme(self, shape: Shape, *, dearest: bool) -> Architecture:
+        end = -1 if dearest else 0
+        ops = (EDGE_OPS[end], EDGE_OPS[end])
+        return self._architecture(shape, KERNELS[1:][end], KERNELS[1:][end], SKIPS[end], [(ops, EXPANSIONS[end], True)])
+
+    def _plain(self, shape: Shape) -> Architecture:
+        """The network of 3x3 convolutions of one width that an engineer would scale by hand."""
+        return self._architecture(shape, 3, 3, "conv3", [(("conv3", "conv3"), 1.0, True)])
+
+    def _architecture(
+        self,
+        shape: Shape,
+        stem: int,
+        tail: int,
+        skip: str,
+        cells: Sequence[tuple[tuple[str, ...], float, bool]],
+    ) -> Architecture:
+        width, count = shape
+        path = tuple(
+            Cell(ops, (max(4, 4 * round(width * expansion / 4)),), residual)
+            for ops, expansion, residual in (cells if len(cells) == count else list(cells) * count)
+        )
+        return Architecture(
+            "edge",
+            self.scale,
+            self.color,
+            width,
+            path,
+            stem=stem,
+            tail=tail,
+            activation=self.activation,
+            skip=skip,
+            unshuffle=self.unshuffle,
+            shuffle=self.scale * self.unshuffle,
+        )
+
+    @cached_property
+    def variables(self) -> tuple[Variable, ...]:
+        found = [
+            Variable("shape", self.shapes),
+            Variable("stem", KERNELS[1:], 0),
+            Variable("tail", KERNELS[1:], 0),
+            Variable("skip", SKIPS, 1),
+        ]
+        for cell in range(self.max_cells):
+            found += [
+                Variable("first", EDGE_OPS, 1, cell),
+                Variable("second", EDGE_OPS, 1, cell),
+                Variable("expansion", EXPANSIONS, 2, cell),
+                Variable("residual", (False, True), 1, cell),
+            ]
+        return tuple(found)
+
+    @cached_property
+    def options(self) -> tuple[int, ...]:
+        """Number of options of each variable."""
+        return tuple(len(variable.options) for variable in self.variables)
+
+    @property
+    def max_cells(self) -> int:
+        return max(cells for _, cells in self.shapes)
+
+    def slenderness(self) -> Floats:
+        """log2 of each shape's depth over what published designs of its width have.
+
+        SESR-M5, ECBSR-M10C32 and ECBSR-M16C64 have one convolution for about three channels (`CHANNELS_PER_CONV`).
+        """
+        width, cells = np.array(self.shapes, dtype=np.float64).T
+        return np.asarray(np.log2(CHANNELS_PER_CONV * 2 * cells / width))
+
+    def envelope(self) -> Architecture:
+        """The smallest architecture that every one of the space is a slice of; far above the budget itself."""
+        return self._extreme((max(width for width, _ in self.shapes), self.max_cells), dearest=True)
+
+    def architecture(self, genes: Sequence[int]) -> Architecture:
+        picked = [variable.options[gene] for variable, gene in zip(self.variables, genes, strict=True)]
+        shape, stem, tail, skip = cast(tuple[Shape, int, int, str], tuple(picked[:FIXED]))
+        cells = [
+            ((str(picked[at]), str(picked[at + 1])), cast(float, picked[at + 2]), bool(picked[at + 3]))
+            for at in range(FIXED, FIXED + PER_CELL * shape[1], PER_CELL)
+        ]
+        return self._architecture(shape, stem, tail, skip, cells)
+
+    def active(self, genes: Sequence[int]) -> range:
+        """Indices of the variables that have an effect at this depth, without the shape."""
+        return range(1, FIXED + PER_CELL * self.shapes[genes[0]][1])
+
+    def share(self, genes: Sequence[int]) -> float:
+        """Share of the budget that an architecture uses. Costs add up, so each part is counted once and remembered."""
+        width, count = self.shapes[genes[0]]
+        parts = [self._frame_cost(width, *genes[1:FIXED])]
+        parts += [
+            self._cell_cost(width, *genes[at : at + 3]) for at in range(FIXED, FIXED + PER_CELL * count, PER_CELL)
+        ]
+        return self.budget.share(Cost(sum(part.macs for part in parts), sum(part.params for part in parts)))
+
+    def _frame_cost(self, width: int, stem: int, tail: int, skip: int) -> Cost:
+        key = (width, stem, tail, skip)
+        if key not in self._costs:
+            frame = self._architecture((width, 0), KERNELS[1:][stem], KERNELS[1:][tail], SKIPS[skip], [])
+            self._costs[key] = cost_from_architecture(frame, self.budget.lr_size)
+        return self._costs[key]
+
+    def _cell_cost(self, width: int, first: int, second: int, expansion: int) -> Cost:
+        key = (width, -1 - first, second, expansion)
+        if key not in self._costs:
+            cell = ((EDGE_OPS[first], EDGE_OPS[second]), EXPANSIONS[expansion], True)
+            whole = self._architecture((width, 1), 3, 3, "nearest", [cell])
+            cost, frame = cost_from_architecture(whole, self.budget.lr_size), self._frame_cost(width, 0, 0, 0)
+            self._costs[key] = Cost(cost.macs - frame.macs, cost.params - frame.params)
+        return self._costs[key]
+
+    def fit(self, scores: Sequence[Floats]) -> tuple[int, ...]:
+        """The genes of highest score, moved into the window where they are outside of it.
+
+        scores: for each variable, one number per option, higher is better. Each move changes one variable,
+        the one that loses least score for the cost it brings nearer to the window; where none is left, one variable
+        rises and another falls; where that ends below the window too, the next best shape is tried. The
+        result never exceeds the budget.
+        """
+        fullest: tuple[float, tuple[int, ...]] = (0.0, ())
+        for shape in np.argsort(-scores[0], kind="stable"):
+            genes = self._fit_shape(int(shape), scores)
+            share = self.share(genes)
+            if share >= self.window:
+                return genes
+            fullest = max(fullest, (share, genes))
+        return fullest[1]
+
+    def _fit_shape(self, shape: int, scores: Sequence[Floats]) -> tuple[int, ...]:
+        genes = [shape, *(int(np.argmax(score)) for score in scores[1:])]
+        share = self.share(genes)
+        while share > 1.0 or share < self.window:
+            moves = [((at, to - genes[at]),) for at in self.active(genes) for to in range(self.options[at])]
+            best = self._best_move(genes, share, scores, moves)
+            if best is None and share < self.window:
+                pairs = [((up, 1), (down, -1)) for up, down in permutations(self.active(genes), 2)]
+                best = self._best_move(genes, share, scores, pairs)
+            if best is None:
+                break
+            for at, by in best:
+                genes[at] += by
+            share = self.share(genes)
+        return tuple(genes)
+
+    def _best_move(
+        self, genes: Sequence[int], share: float, scores: Sequence[Floats], moves: Sequence[tuple[tuple[int, int], ...]]
+    ) -> tuple[tuple[int, int], ...] | None:
+        """The move towards the window that loses least score for what it gains; None where there is none."""
+        best, least = None, math.inf
+        for move in moves:
+            moved = list(genes)
+            for at, by in move:
+                moved[at] += by
+            if not all(0 <= moved[at] < self.options[at] for at, _ in move):
+                continue
+            reached = self.share(moved)
+            if (share > 1.0 and reached >= share) or (share <= 1.0 and not share < reached <= 1.0):
+                continue
+            lost = sum(float(scores[at][genes[at]] - scores[at][moved[at]]) for at, _ in move)
+            loss = lost / min(abs(reached - share), abs(1.0 - share))
+            if loss < least:
+                best, least = move, loss
+        return best

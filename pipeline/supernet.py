@@ -1,0 +1,237 @@
+"""The trainable mixture over the `edge` space: shared weights, sampled networks, evidence from paired losses."""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from pipeline.architecture import Architecture
+from pipeline.network import Network, network_from_architecture
+from pipeline.simplex import Relaxation, circumradius, order_penalty, relax
+from pipeline.space import EdgeSpace, Floats
+
+Genes = tuple[int, ...]
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+PRIOR = 30.0  # pairs that the prior "no choice makes a difference" weighs in the regression
+PATIENCE = 4.0  # standard errors that make one unit of logit
+HEAD_START = 0.6  # logit by which the options of a network designed by hand begin above the others
+SLENDER = 0.5  # logit by which a shape twice or half as deep as published designs begins below them
+COMPARE = 2  # steps from one comparison to the next
+MEMORY = 0.98  # of the running mean of the weights
+ORDER_WEIGHT = 0.05
+
+
+class EdgeSupernet(nn.Module):
+    """Every architecture of the space is a slice of one set of weights, and each step trains one of them.
+
+    Mixing outputs would cost every choice in every step, and the gradient of a mixture weight says little about a
+    linear branch, whose kernel makes up for any scale. So the relaxation is a distribution to sample from, inside the
+    budget's window. What is sampled is also compared: two architectures see the same batch, and the difference of their log
+    errors is one observation. A ridge regression on the choices in which they differ estimates what each choice is
+    worth; estimate over standard error, divided by `PATIENCE`, is its logit. The radius of the relaxation then closes
+    the distributions until each is one-hot.
+
+    The comparison is of running means of the weights: at a high learning rate deep networks suffer more from the noise
+    of the last steps than shallow ones, which says nothing of what they reach once the rate falls. Even so, what is
+    compared early favours shallow and wide, and weights that are shared by random mixtures train worse than a design
+    does. So the logits begin from what a person would draw, and evidence has to lead away from there: `HEAD_START` for
+    3x3 kernels of one width with residuals, `SLENDER` against shapes out of proportion.
+    """
+
+    gram: Tensor
+    moment: Tensor
+    noise: Tensor
+
+    def __init__(self, space: EdgeSpace, relaxation: Relaxation, seed: int) -> None:
+        super().__init__()
+        self.space, self.relaxation, self.seed = space, relaxation, seed
+        self.shared = network_from_architecture(space.envelope())
+        self.average = copy.deepcopy(self.shared).requires_grad_(False)
+        sizes = [len(variable.options) for variable in space.variables]
+        self._starts = np.cumsum([0, *sizes])
+        self._shape_features = _shape_features(space)
+        features = self._shape_features.shape[1] + sum(sizes[1:])
+        self.register_buffer("gram", torch.zeros(features, features, dtype=torch.float64))
+        self.register_buffer("moment", torch.zeros(features, dtype=torch.float64))
+        self.register_buffer("noise", torch.zeros(2, dtype=torch.float64))  # sum of squares, count
+        self._skeletons: dict[Architecture, Network] = {}
+        self.set_radius(0.0)
+
+    # -- the relaxation --
+
+    def set_radius(self, fraction: float) -> None:
+        """Set every distribution from the evidence so far, at `fraction` (0 to 1) of the way to one-hot."""
+        self.logits = self._logits()
+        self.weights: list[Floats] = []
+        for index, logit in enumerate(self.logits):
+            generator = torch.Generator().manual_seed(self.seed * 1000 + index)
+            radius = fraction * circumradius(len(logit))
+            weight = relax(self.relaxation, torch.from_numpy(logit), radius, generator=generator).numpy()
+            self.weights.append(weight / weight.sum())
+
+    def is_discrete(self) -> bool:
+        return all((weight > 0).sum() == 1 for weight in self.weights)
+
+    def candidates(self) -> int:
+        """Shapes that can still be drawn."""
+        return int((self.weights[0] > 0).sum())
+
+    def delivered(self) -> Architecture:
+        """The network that would be delivered now: the likeliest option of every choice, moved into the window."""
+        return self.space.architecture(self.space.fit(self._scores(None)))
+
+    def sample(self, rng: np.random.Generator) -> Genes:
+        return self.space.fit(self._scores(rng))
+
+    def _scores(self, rng: np.random.Generator | None) -> list[Floats]:
+        """Log weights; with `rng`, perturbed by Gumbel noise, so that the largest is a draw from the distribution.
+
+        Options of weight zero stay far below the others, in the order of their logits.
+        """
+        scores = []
+        for weight, logit in zip(self.weights, self.logits, strict=True):
+            live = weight > 0
+            score = np.where(live, np.log(np.maximum(weight, 1e-12)), -50.0) + 1e-3 * logit
+            if rng is not None and live.sum() > 1:
+                score = score + np.where(live, rng.gumbel(size=len(weight)), 0.0)
+            scores.append(score)
+        return scores
+
+    # -- the weights --
+
+    def forward(self, lr: Tensor, architecture: Architecture) -> Tensor:
+        """(batch, channels, h, w) to (batch, channels, scale*h, scale*w), as `architecture` does on its slice."""
+        return self._sliced(self.shared, lr, architecture)
+
+    def _sliced(self, source: Network, lr: Tensor, architecture: Architecture) -> Tensor:
+        skeleton = self._skeletons.get(architecture)
+        if skeleton is None:
+            with torch.device("meta"):
+                skeleton = network_from_architecture(architecture)
+            self._skeletons = {**dict(list(self._skeletons.items())[-31:]), architecture: skeleton}
+        out: Tensor = functional_call(skeleton, _slices(source, skeleton), (lr,))
+        return out
+
+    def cut(self) -> Network:
+        """The delivered network in its training form, with a copy of its slice of the weights."""
+        network = network_from_architecture(self.delivered())
+        slices = _slices(self.shared, network)
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                parameter.copy_(slices[name])
+        return network
+
+    def outputs(self, lr: Tensor) -> list[Tensor]:
+        """What the mixture makes of `lr`: the outputs of a few draws; of the one network left, if it is discrete."""
+        rng = np.random.default_rng([self.seed, 3])
+        draws = {self.sample(rng) for _ in range(8)}
+        return [self(lr, self.space.architecture(genes)) for genes in sorted(draws)]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimizer trains, with factors of its rate. The logits are estimated, not trained."""
+        return [{"params": list(self.shared.parameters()), "factor": 1.0}]
+
+    def loss(self, lr: Tensor, hr: Tensor, step: int, objective: Callable[[Tensor], Tensor]) -> Tensor:
+        """The objective of an architecture drawn for this step; every other step also compares two of them.
+
+        objective: maps an output (batch, channels, scale*h, scale*w) to a scalar. Draws depend on seed and step alone.
+        """
+        rng = np.random.default_rng([self.seed, step, 1])
+        self._average(min(MEMORY, (step + 1) / (step + 10)))
+        if step % COMPARE == 0:
+            self._compare(lr, hr, rng)
+        return objective(self(lr, self.space.architecture(self.sample(rng))))
+
+    # -- the evidence --
+
+    @torch.no_grad()
+    def _average(self, memory: float) -> None:
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.shared.parameters()), 1.0 - memory)
+
+    @torch.no_grad()
+    def _compare(self, lr: Tensor, hr: Tensor, rng: np.random.Generator) -> None:
+        first, second = self.sample(rng), self.sample(rng)
+        if first != second:
+            errors = [self._error(genes, lr, hr) for genes in (first, second)]
+            self._note(first, second, math.log(errors[0] / errors[1]))
+
+    def _error(self, genes: Genes, lr: Tensor, hr: Tensor) -> float:
+        """Mean squared error of luma, which PSNR-Y is made of."""
+        error = self._sliced(self.average, lr, self.space.architecture(genes)).float() - hr
+        if error.shape[1] == 3:
+            error = torch.einsum("bchw,c->bhw", error, error.new_tensor(LUMA))
+        return float(error.square().mean())
+
+    def _note(self, first: Genes, second: Genes, difference: float) -> None:
+        features = torch.from_numpy(self._features(first) - self._features(second))
+        self.gram += features[:, None] * features
+        self.moment += features * difference
+        self.noise += torch.tensor([difference**2, 1.0], dtype=torch.float64)
+
+    def _features(self, genes: Genes) -> Floats:
+        offset = self._shape_features.shape[1] - self._starts[1]
+        features = np.zeros(len(self.moment))
+        features[: self._shape_features.shape[1]] = self._shape_features[genes[0]]
+        for at in self.space.active(genes):
+            features[offset + self._starts[at] + genes[at]] = 1.0
+        return features
+
+    def _logits(self) -> list[Floats]:
+        """Worth of each option, in units of `PATIENCE` standard errors. Equal where nothing is known yet."""
+        precision = (self.gram + PRIOR * torch.eye(len(self.moment), dtype=torch.float64)).numpy()
+        covariance = np.linalg.inv(precision)
+        worth = -covariance @ self.moment.numpy()
+        squares, count = self.noise.tolist()
+        covariance *= squares / count if count else 1.0
+        shape, offset = self._shape_features, self._shape_features.shape[1] - self._starts[1]
+        logits = []
+        for index, variable in enumerate(self.space.variables):
+            basis = np.zeros((len(variable.options), len(worth)))
+            if index == 0:
+                basis[:, : shape.shape[1]] = shape
+            else:
+                rows = np.arange(len(variable.options))
+                basis[rows, offset + self._starts[index] + rows] = 1.0
+            basis -= basis.mean(0)
+            error = np.sqrt(np.einsum("of,fg,og->o", basis, covariance, basis).mean())
+            logit = basis @ worth / (PATIENCE * max(error, 1e-12))
+            if index == 0:
+                logit -= SLENDER * self.space.slenderness() ** 2
+            if variable.plain >= 0:
+                logit[variable.plain] += HEAD_START
+            # Equal logits leave a sparse projection without a direction (and a hidden one: the lowest index).
+            logit += 1e-3 * np.random.default_rng([self.seed, index, 2]).standard_normal(len(logit))
+            logits.append(logit)
+        if self.relaxation == "sorted":
+            logits[0] = logits[0] - ORDER_WEIGHT * self._order_gradient()
+        return logits
+
+    def _order_gradient(self) -> Floats:
+        """Gradient of the order penalty over the paths that deepen one width cell by cell."""
+        shapes = self.space.shapes
+        widths = sorted({width for width, _ in shapes})
+        paths = [[at for at, shape in enumerate(shapes) if shape[0] == width] for width in widths]
+        logits = torch.zeros(len(shapes), dtype=torch.float64, requires_grad=True)
+        (gradient,) = torch.autograd.grad(order_penalty(logits, [path for path in paths if len(path) > 1]), logits)
+        return np.asarray(gradient.numpy(), dtype=np.float64)
+
+
+def _slices(source: Network, network: Network) -> dict[str, Tensor]:
+    """For each parameter and buffer of `network`, the leading part of its namesake in `source`."""
+    shared = {**dict(source.named_parameters()), **dict(source.named_buffers())}
+    own = [*network.named_parameters(), *network.named_buffers()]
+    return {name: shared[name][tuple(slice(size) for size in tensor.shape)] for name, tensor in own}
+
+
+def _shape_features(space: EdgeSpace) -> NDArray[np.float64]:
+    """(shapes, 5): a quadratic in log width and log depth, so that neighbours share what is learnt of a shape."""
+    width, cells = np.log2(np.array(space.shapes, dtype=np.float64)).T
+    width, cells = width - width.mean(), cells - cells.mean()
+    return np.stack([width, cells, width**2, cells**2, width * cells], axis=1)

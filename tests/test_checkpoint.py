@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from pipeline.checkpoint import Checkpoint, save_checkpoint
+from pipeline.errors import StaleArtifact
+
+
+def _trained(steps):
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 3, 3)).to(memory_format=torch.channels_last)
+    module.register_buffer("count", torch.zeros((), dtype=torch.float64))
+    optimizer = torch.optim.AdamW([{"params": list(module.parameters()), "factor": 1.0}], lr=0.01, fused=True)
+    _train(module, optimizer, range(steps))
+    return module, optimizer
+
+
+def _train(module, optimizer, steps):
+    for step in steps:
+        batch = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        module(batch).square().mean().backward()
+        optimizer.step()
+        module.count += 1
+
+
+def test_a_restored_training_goes_on_to_the_same_weights(tmp_path):
+    module, optimizer = _trained(5)
+    save_checkpoint(tmp_path / "c.safetensors", "this", module, optimizer, {"step": 5})
+    _train(module, optimizer, range(5, 9))
+
+    resumed, its_optimizer = _trained(0)
+    checkpoint = Checkpoint.read(tmp_path / "c.safetensors", "this")
+    assert checkpoint is not None
+    assert checkpoint.notes == {"step": 5}
+    checkpoint.restore(resumed, its_optimizer)
+    _train(resumed, its_optimizer, range(5, 9))
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_a_checkpoint_of_another_training_is_none(tmp_path):
+    module, optimizer = _trained(1)
+    save_checkpoint(tmp_path / "c.safetensors", "this", module, optimizer, {})
+    assert Checkpoint.read(tmp_path / "c.safetensors", "that") is None
+    assert Checkpoint.read(tmp_path / "absent.safetensors", "this") is None
+
+
+def test_a_damaged_checkpoint_says_what_to_do(tmp_path):
+    path = tmp_path / "c.safetensors"
+    path.write_bytes(b"not tensors")
+    with pytest.raises(StaleArtifact, match="damaged") as error:
+        Checkpoint.read(path, "this")
+    assert "delete it" in error.value.hint

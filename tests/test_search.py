@@ -1,0 +1,155 @@
+"""The search stage on real photographs, in a few steps."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipeline.architecture import Architecture, Cell, architecture_from_dict
+from pipeline.budget import Budget, Cost, cost_from_architecture
+from pipeline.data import Pair, load_pairs
+from pipeline.errors import ConfigError, DataError, InfeasibleBudget
+from pipeline.manifest import check_outputs
+from pipeline.network import load_network, network_from_architecture, save_network
+from pipeline.search import Progress, Recipe, hold_out, search
+
+RECIPE = Recipe("edge", 2, "rgb", "sparsestmax", steps=40, batch=2, patch=12, rate=2e-3, seed=1)
+BUDGET = Budget((32, 32), macs=5_000 * 1024)
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[Pair]:
+    return [replace(pair, lr=pair.lr[:80, :80], hr=pair.hr[:160, :160]) for pair in load_pairs(["scikit-image:train"], 2)]
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        RECIPE,
+        replace(RECIPE, relaxation="softmax", color="y"),
+        replace(RECIPE, relaxation="sorted", scale=3),
+    ],
+    ids=lambda recipe: f"{recipe.relaxation}-x{recipe.scale}-{recipe.color}",
+)
+def test_a_search_leaves_a_network_within_its_budget(tmp_path: Path, recipe: Recipe) -> None:
+    pairs = load_pairs(["scikit-image:test"], recipe.scale)[:2]
+    seen: list[Progress] = []
+    report = search(tmp_path, recipe, BUDGET, pairs, inputs={"images": "x"}, on_progress=seen.append)
+    network = load_network(tmp_path / "search" / "weights.safetensors")
+    recorded = json.loads((tmp_path / "search" / "architecture.json").read_text())
+    cost = cost_from_architecture(network.architecture, BUDGET.lr_size)
+    assert architecture_from_dict(recorded) == network.architecture
+    assert report["cost"] == asdict(cost)
+    assert 0.9 <= BUDGET.share(cost) <= 1.0
+    assert [progress.step for progress in seen] == list(range(1, recipe.steps + 1))
+    assert all(progress.share <= 1.0 for progress in seen)
+    assert {progress.phase for progress in seen} == {"search", "train"}
+    assert report["cut_step"] == 16
+    check_outputs(tmp_path / "search")
+    assert not (tmp_path / "search" / "checkpoint.safetensors").exists()
+
+
+def test_at_the_cut_the_supernet_is_the_delivered_network(tmp_path: Path, pairs: list[Pair]) -> None:
+    report = search(tmp_path, RECIPE, BUDGET, pairs, inputs={})
+    assert report["cut_gap_db"] <= 0.01
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(tmp_path: Path, pairs: list[Pair]) -> None:
+    weights = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        search(tmp_path / name, replace(RECIPE, seed=seed), BUDGET, pairs, inputs={})
+        weights.append(load_file(tmp_path / name / "search" / "weights.safetensors"))
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    assert any(
+        name not in weights[2] or tensor.shape != weights[2][name].shape or not torch.equal(tensor, weights[2][name])
+        for name, tensor in weights[0].items()
+    )
+
+
+@pytest.mark.parametrize("stop", [15, 25], ids=["while searching", "while training"])
+def test_an_interrupted_search_goes_on_to_the_same_weights(
+    tmp_path: Path, pairs: list[Pair], stop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.search.CHECKPOINT_SECONDS", -1.0)
+
+    def interrupt(progress: Progress) -> None:
+        if progress.step == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path / "cut", RECIPE, BUDGET, pairs, inputs={}, on_progress=interrupt)
+    steps: list[int] = []
+    search(tmp_path / "cut", RECIPE, BUDGET, pairs, inputs={}, on_progress=lambda p: steps.append(p.step))
+    search(tmp_path / "whole", RECIPE, BUDGET, pairs, inputs={})
+    assert steps[0] == stop // 10 * 10 + 1
+    one, two = (load_file(tmp_path / name / "search" / "weights.safetensors") for name in ("cut", "whole"))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+
+
+def test_a_checkpoint_of_another_recipe_is_not_used(
+    tmp_path: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.search.CHECKPOINT_SECONDS", -1.0)
+
+    def interrupt(progress: Progress) -> None:
+        if progress.step == 13:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, RECIPE, BUDGET, pairs, inputs={}, on_progress=interrupt)
+    steps: list[int] = []
+    search(tmp_path, replace(RECIPE, rate=1e-3), BUDGET, pairs, inputs={}, on_progress=lambda p: steps.append(p.step))
+    assert steps[0] == 1
+
+
+def test_an_infeasible_budget_ends_before_anything_is_written(tmp_path: Path, pairs: list[Pair]) -> None:
+    with pytest.raises(InfeasibleBudget):
+        search(tmp_path / "run", RECIPE, Budget((32, 32), macs=1000), pairs, inputs={})
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_smaller_than_a_patch_are_refused(tmp_path: Path, pairs: list[Pair]) -> None:
+    with pytest.raises(DataError, match="patch"):
+        search(tmp_path / "run", replace(RECIPE, patch=200), BUDGET, pairs, inputs={})
+
+
+def _teacher(scale: int = 2, outputs: Sequence[float] = (0.5,)) -> Architecture:
+    return Architecture("edge", scale, "rgb", 8, (Cell(("conv3",), ()),) * len(outputs), shuffle=scale)
+
+
+def test_a_teacher_changes_what_is_learnt(tmp_path: Path, pairs: list[Pair]) -> None:
+    path = tmp_path / "teacher.safetensors"
+    torch.manual_seed(0)
+    save_network(path, network_from_architecture(_teacher()))
+    taught = replace(RECIPE, teacher=str(path), teacher_weight=0.9)
+    search(tmp_path / "taught", taught, BUDGET, pairs, inputs={})
+    search(tmp_path / "alone", RECIPE, BUDGET, pairs, inputs={})
+    one, two = (load_file(tmp_path / name / "search" / "weights.safetensors") for name in ("taught", "alone"))
+    assert not torch.equal(one["tail.bias"], two["tail.bias"])
+
+
+def test_a_teacher_of_another_scale_is_refused(tmp_path: Path, pairs: list[Pair]) -> None:
+    path = tmp_path / "teacher.safetensors"
+    save_network(path, network_from_architecture(_teacher(scale=3)))
+    with pytest.raises(ConfigError, match="x3"):
+        search(tmp_path / "run", replace(RECIPE, teacher=str(path)), BUDGET, pairs, inputs={})
+
+
+def test_the_images_to_watch_are_not_trained_on(pairs: list[Pair]) -> None:
+    many = [replace(pairs[0], name=str(index)) for index in range(60)]
+    trained, watched = hold_out(many)
+    assert len(watched) == 3
+    assert not {pair.name for pair in trained} & {pair.name for pair in watched}
+    assert hold_out(many[:5]) == (many[:5], many[:1])
+
+
+def test_costs_are_of_the_delivered_network(tmp_path: Path, pairs: list[Pair]) -> None:
+    seen: list[Progress] = []
+    report = search(tmp_path, RECIPE, BUDGET, pairs, inputs={}, on_progress=seen.append)
+    last = seen[-1]
+    assert Cost(last.macs, last.params) == Cost(**report["cost"])

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+
+from pipeline.budget import Budget, cost_from_architecture
+from pipeline.errors import InfeasibleBudget
+from pipeline.space import WIDTHS, EdgeSpace
+
+BUDGETS = [
+    Budget((360, 640), macs=1_000_000_000),
+    Budget((360, 640), macs=3_686_400_000),
+    Budget((360, 640), macs=14_745_600_000),
+    Budget((101, 37), macs=100_000_000, params=20_000),
+    Budget((90, 160), params=16_000),
+]
+
+
+def _scores(space: EdgeSpace, rng: np.random.Generator) -> list[np.ndarray]:
+    return [rng.standard_normal(len(variable.options)) for variable in space.variables]
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize(("scale", "color", "unshuffle"), [(2, "rgb", 1), (3, "y", 1), (4, "rgb", 2)])
+def test_every_draw_is_feasible_and_uses_the_budget(budget, scale, color, unshuffle):
+    space = EdgeSpace(scale, color, budget, unshuffle=unshuffle)
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        architecture = space.architecture(space.fit(_scores(space, rng)))
+        share = budget.share(cost_from_architecture(architecture, budget.lr_size))
+        assert 0.9 <= share <= 1.0
+        assert (architecture.scale, architecture.color, architecture.unshuffle) == (scale, color, unshuffle)
+
+
+def test_fit_keeps_the_best_choice_where_it_is_inside_the_window():
+    space = EdgeSpace(2, "rgb", BUDGETS[1])
+    rng = np.random.default_rng(1)
+    inside = space.fit(_scores(space, rng))
+    scores = [np.eye(len(variable.options))[gene] for variable, gene in zip(space.variables, inside, strict=True)]
+    assert space.fit(scores) == inside
+
+
+def test_fit_gives_up_least_score():
+    space = EdgeSpace(2, "rgb", BUDGETS[1])
+    scores = [np.zeros(len(variable.options)) for variable in space.variables]
+    dearest = [len(variable.options) - 1 for variable in space.variables]
+    for at, score in enumerate(scores):
+        score[dearest[at]] = 10.0 if space.variables[at].name in ("shape", "residual", "skip") else 1.0
+    chosen = space.fit(scores)
+    kept = [at for at in space.active(chosen) if space.variables[at].name in ("residual", "skip")]
+    assert all(chosen[at] == dearest[at] for at in kept)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_the_envelope_contains_every_architecture(budget):
+    space = EdgeSpace(2, "rgb", budget)
+    envelope = space.envelope()
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        architecture = space.architecture(space.fit(_scores(space, rng)))
+        assert architecture.width <= envelope.width
+        assert len(architecture.cells) <= len(envelope.cells)
+        for cell, largest in zip(architecture.cells, envelope.cells, strict=False):
+            assert cell.widths[0] <= largest.widths[0]
+            assert all(op <= most for op, most in zip(cell.ops, largest.ops, strict=True))
+
+
+def test_slenderness_is_zero_at_one_convolution_for_three_channels():
+    space = EdgeSpace(2, "rgb", BUDGETS[1])
+    slender = dict(zip(space.shapes, space.slenderness(), strict=True))
+    assert slender[(12, 4)] == pytest.approx(1.0)
+    assert slender[(16, 2)] == pytest.approx(-0.415, abs=1e-3)
+
+
+def test_an_infeasible_budget_names_the_cheapest_cost():
+    with pytest.raises(InfeasibleBudget, match=r"the cheapest needs [\d,]+ MACs at 360x640 and [\d,]+ params"):
+        EdgeSpace(2, "rgb", Budget((360, 640), macs=1_000_000))
+
+
+def test_a_budget_beyond_the_space_is_used_as_far_as_it_goes():
+    space = EdgeSpace(2, "rgb", Budget((100, 100), macs=10**13))
+    architecture = space.architecture(space.fit([np.zeros(len(v.options)) for v in space.variables]))
+    assert architecture.width == WIDTHS[-1]
