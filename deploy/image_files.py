@@ -1,0 +1,62 @@
+"""Reads and writes 8-bit images as arrays, with Pillow where it is installed and as .npy without it."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.runners import DeployError
+
+Image8 = NDArray[np.uint8]
+
+
+def read_image(path: Path) -> Image8:
+    """The image as it is meant to be seen: uint8 (height, width), or with 2, 3 or 4 channels: LA, RGB, RGBA.
+
+    Palettes, CMYK and other colour models become RGB; the camera's orientation is applied. Raises DeployError, naming
+    the file: not an image, more than 8 bits per channel, Pillow missing.
+    """
+    try:
+        array: Image8 = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _decode(path)
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG chunks
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DeployError(f"cannot read {path}: {reason}") from error
+    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and 1 <= array.shape[2] <= 4)):
+        raise DeployError(f"cannot read {path}: it holds {array.dtype} {array.shape}; 8-bit images are enlarged")
+    return array
+
+
+def write_image(path: Path, image: Image8) -> None:
+    """Writes what `read_image` reads; the suffix decides the format. Raises DeployError, naming the file."""
+    try:
+        if path.suffix == ".npy":
+            np.save(path, image)
+        else:
+            _pillow(path).fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image).save(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DeployError(f"cannot write {path}: {reason}") from error
+
+
+def _decode(path: Path) -> NDArray[Any]:
+    image_module = _pillow(path)
+    from PIL import ImageOps
+
+    with image_module.open(path) as file:
+        image = ImageOps.exif_transpose(file)
+    alpha = "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
+    if image.mode in ("1", "L", "LA", "La"):
+        image = image.convert("LA" if alpha else "L")
+    elif image.mode not in ("F", "I") and not image.mode.startswith("I;"):
+        image = image.convert("RGBA" if alpha else "RGB")
+    return np.asarray(image)
+
+
+def _pillow(path: Path) -> ModuleType:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise DeployError(f"{path} needs Pillow: install pillow, or use .npy") from error
+    return Image

@@ -1,0 +1,209 @@
+"""The command line: the only place that reads the settings file, prints and decides the exit code."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline import __version__
+from pipeline.config import Settings, load_settings
+from pipeline.errors import ConfigError, PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.onnx_graph import Precision
+
+DEFAULT_CONFIG = Path("pipeline.toml")
+INTERRUPTED = 130
+
+
+class Failed(Exception):
+    """A bad verdict on a finished piece of work: the error it ends with, and what --json shows beside it."""
+
+    def __init__(self, error: PipelineError, result: dict[str, Any]) -> None:
+        super().__init__(error.message)
+        self.error, self.result = error, result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0, that of the error's class, or 130 after an interrupt.
+
+    A user's mistake is a line and a hint on stderr, and with --json an object on stdout; a bug is a traceback.
+    """
+    logging.basicConfig(format="warning: %(message)s")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    result: dict[str, Any] = {}
+    try:
+        commands.main(given or ["--help"], prog_name="sr-pipeline", standalone_mode=False)
+        return 0
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        failure: PipelineError = ConfigError(
+            error.format_message(), f"see {context.command_path if context else 'sr-pipeline'} --help"
+        )
+        code = failure.exit_code
+    except PipelineError as error:
+        failure, code = error, error.exit_code
+    except Failed as failed:
+        failure, code, result = failed.error, failed.error.exit_code, failed.result
+    except (click.Abort, KeyboardInterrupt):
+        failure = PipelineError("interrupted", "the same command goes on: finished stages and checkpoints are kept")
+        code = INTERRUPTED
+    click.echo(f"error: {failure.message}", err=True)
+    if failure.hint:
+        click.echo(f"hint: {failure.hint}", err=True)
+    if "--json" in given:
+        _print_json({**result, "error": failure.message, "hint": failure.hint, "exit_code": code})
+    return code
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="sr-pipeline")
+def commands() -> None:
+    """Search, fold, export and verify super-resolution networks under a device budget."""
+
+
+config_option = click.option(
+    "-c", "--config", type=Path, metavar="FILE", help="Settings file; pipeline.toml where there is one."
+)
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one setting; may be repeated."
+)
+seed_option = click.option("--seed", type=int, metavar="N", help="Same as --set search.seed=N.")
+run_option = click.option("-o", "--output", type=Path, metavar="RUN", help="Run directory instead of runs/<run.name>.")
+run_argument = click.argument("run", type=Path)
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object as the last line on stdout.")
+
+
+@commands.command()
+@config_option
+@set_option
+@seed_option
+@run_option
+@json_option
+def search(
+    config: Path | None, overrides: tuple[str, ...], seed: int | None, output: Path | None, as_json: bool
+) -> None:
+    """Search and train a network within the budget.
+
+    An interrupted search goes on from its checkpoint when the same command is given again.
+    """
+    settings = _settings(config, overrides, seed)
+    run = output or Path("runs") / settings.run.name
+    from pipeline import stages
+
+    stages.search_run(run, settings)
+    _tell(run, as_json)
+
+
+@commands.command()
+@run_argument
+@click.option("--precision", "precisions", multiple=True, type=click.Choice(["fp32", "fp16"]), help="[default: fp32]")
+@json_option
+def export(run: Path, precisions: "tuple[Precision, ...]", as_json: bool) -> None:
+    """Fold the network of RUN into plain convolutions and write RUN/export/model.onnx.
+
+    --precision fp16 adds model.fp16.onnx.
+    """
+    from pipeline import stages
+
+    stages.export_run(run, {*precisions} or {"fp32"})
+    _tell(run, as_json)
+
+
+@commands.command()
+@run_argument
+@config_option
+@set_option
+@json_option
+def verify(run: Path, config: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Measure every form of RUN's network on the benchmarks and give the verdict.
+
+    The budget is the one that RUN was searched for; --set budget.macs=... asks for another.
+    """
+    from pipeline.runs import budget_of_run
+
+    bounds = asdict(budget_of_run(run)).items()
+    promised = [
+        f"budget.{name}={'none' if bound is None else [*bound] if name == 'lr_size' else bound}"
+        for name, bound in bounds
+    ]
+    settings = _settings(config, [*promised, *overrides])
+    from pipeline import stages
+
+    stages.verify_run(run, settings)
+    _tell(run, as_json, judge=True)
+
+
+@commands.command("run")
+@config_option
+@set_option
+@seed_option
+@run_option
+@json_option
+def run_all(
+    config: Path | None, overrides: tuple[str, ...], seed: int | None, output: Path | None, as_json: bool
+) -> None:
+    """Search, export in fp32 and fp16, and verify; stages that are current are skipped."""
+    settings = _settings(config, overrides, seed)
+    run = output or Path("runs") / settings.run.name
+    from pipeline import stages
+
+    stages.search_run(run, settings)
+    stages.export_run(run, {"fp32", "fp16"})
+    stages.verify_run(run, settings)
+    _tell(run, as_json, judge=True)
+
+
+@commands.command()
+@run_argument
+@json_option
+def show(run: Path, as_json: bool) -> None:
+    """Say what RUN is: architecture, cost, stages, verdict."""
+    _tell(run, as_json)
+
+
+@commands.command()
+@click.argument("model", type=Path)
+@click.argument("source", type=Path)
+@click.option("-o", "--output", type=Path, metavar="PATH", help="File or folder to write; beside SOURCE if not given.")
+@json_option
+def upscale(model: Path, source: Path, output: Path | None, as_json: bool) -> None:
+    """Enlarge SOURCE, an image or a folder of images, with MODEL, a run directory or an .onnx file."""
+    from pipeline.enlarge import enlarge, model_from_path
+
+    chosen = model_from_path(model)
+    written = enlarge(chosen, source, output, lambda target: click.echo(target, err=as_json))
+    if as_json:
+        _print_json({"model": str(chosen), "written": [str(path) for path in written]})
+
+
+def _settings(config: Path | None, overrides: Sequence[str], seed: int | None = None) -> Settings:
+    found = DEFAULT_CONFIG if config is None and DEFAULT_CONFIG.is_file() else config
+    return load_settings(found, [*overrides, *([] if seed is None else [f"search.seed={seed}"])])
+
+
+def _tell(run: Path, as_json: bool, *, judge: bool = False) -> None:
+    """Shows what `run` is. With `judge`, raises Failed where its verdict is bad."""
+    from pipeline.runs import facts_from_run
+    from pipeline.terminal import console, run_table
+
+    facts = facts_from_run(run)
+    console(stderr=as_json).print(run_table(facts))
+    if judge and not facts["passed"]:
+        from pipeline.verdict import error_from_report
+
+        error = error_from_report(facts)
+        assert error is not None
+        raise Failed(error, facts)
+    if as_json:
+        _print_json(facts)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    import json
+
+    click.echo(json.dumps(value, allow_nan=False))

@@ -1,0 +1,90 @@
+"""Enlarges image files, one or a folder of them, through a run or an exported model."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from deploy.image_files import read_image, write_image
+from deploy.runners import DeployError
+from deploy.upscale import upscale
+from pipeline.backends import open_model
+from pipeline.errors import ConfigError, DataError, StaleArtifact
+from pipeline.images import SUFFIXES, listed
+from pipeline.manifest import atomic_path, check_outputs
+
+
+def model_from_path(path: Path) -> Path:
+    """The model a user means: the file itself, or the most precise model of a run.
+
+    Raises ConfigError where there is nothing, StaleArtifact where the run has no export or was changed since.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise ConfigError(f"no run or model at {path}", "name a run directory or a model.onnx")
+    models = [name for name in check_outputs(path / "export").outputs if name.endswith(".onnx")]
+    if not models:
+        raise StaleArtifact(f"{path}/export holds no model", f"run `sr-pipeline export {path}`")
+    return path / "export" / min(models, key=len)
+
+
+def enlarge(
+    model: Path,
+    source: Path,
+    target: Path | None,
+    on_image: Callable[[Path], None] | None = None,
+) -> list[Path]:
+    """Enlarges the image `source`, or every image of the folder `source`, and returns what was written.
+
+    target: a file, or a folder, which is made; None writes beside the source, as photo_x2.png or folder_x2/photo.png.
+    on_image: called with what was written, after each image.
+    Raises DataError that names all images that could not be read, after the others were written; ConfigError where the
+    target cannot be written.
+    """
+    images = _images(source)
+    broken: list[str] = []
+    written: list[Path] = []
+    with open_model(model) as runner:
+        suffix = f"_x{runner.metadata.scale}"
+        for image, output in zip(images, _targets(images, source, target, suffix), strict=True):
+            try:
+                pixels = read_image(image)
+            except DeployError as error:
+                broken.append(str(error))
+                continue
+            enlarged = upscale(runner, pixels)
+            try:
+                with atomic_path(output) as temporary:
+                    write_image(temporary, enlarged)
+            except DeployError as error:
+                raise ConfigError(f"cannot write {output}: {error}", "name a .png with -o") from error
+            written.append(output)
+            if on_image is not None:
+                on_image(output)
+    if broken:
+        raise DataError(listed(broken), "remove these files, or convert them to 8-bit PNG")
+    return written
+
+
+def _images(source: Path) -> list[Path]:
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise DataError(f"no image or folder at {source}", "name an image or a folder of images")
+    images = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not images:
+        raise DataError(f"no images in {source}", f"it takes {', '.join(sorted(SUFFIXES))}")
+    return images
+
+
+def _targets(images: list[Path], source: Path, target: Path | None, suffix: str) -> list[Path]:
+    """Where the enlarged images go: PNG, unless the name of a single target says otherwise."""
+    if source.is_dir():
+        folder = target or source.with_name(source.resolve().name + suffix)
+        stems = [image.stem for image in images]
+        return [
+            folder / f"{stem if stems.count(stem) == 1 else image.name}.png"
+            for image, stem in zip(images, stems, strict=True)
+        ]
+    if target is None or target.is_dir():
+        return [(target or source.parent) / f"{source.stem}{suffix}.png"]
+    return [target]

@@ -1,0 +1,172 @@
+"""What a person sees: progress while a stage works, and one table of what a run is."""
+
+import time
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from pipeline.search import Progress
+
+UNITS = ((10**9, "G"), (10**6, "M"), (10**3, "K"))
+PAUSE = 10.0  # seconds between lines of progress where a bar cannot be drawn
+WIDTH = 110  # columns where there is no terminal
+MOST_IMAGES = 12  # sets with more are shown by their mean
+
+
+def console(*, stderr: bool) -> Console:
+    found = Console(stderr=stderr, highlight=False)
+    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=WIDTH)
+
+
+def note(line: str) -> None:
+    """One line on stderr."""
+    console(stderr=True).print(line, markup=False, soft_wrap=True)
+
+
+def short(count: float) -> str:
+    """A count with four digits at most and a suffix: 3.62G, 15.7K, 812."""
+    for size, suffix in UNITS:
+        if count >= size:
+            return f"{count / size:.4g}{suffix}"
+    return f"{count:g}"
+
+
+class ProgressBar:
+    """A bar on stderr in a terminal; elsewhere a line now and then. It begins with the first call.
+
+    label: of the work, as long as a call names no other.
+    """
+
+    def __init__(self, label: str) -> None:
+        self._console = console(stderr=True)
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            transient=True,
+        )
+        self._label = label
+        self._task = self._bar.add_task(label, figures="", start=False)
+        self._started = False
+        self._noted = time.monotonic()
+
+    def __call__(self, done: int, total: int, figures: str = "", label: str = "") -> None:
+        if not self._started:  # what goes on after an interrupt begins in the middle
+            self._started = True
+            self._bar.start()
+            self._bar.reset(self._task, total=total, completed=done)
+        label = label or self._label
+        self._bar.update(self._task, description=label, completed=done, figures=figures)
+        if self._console.is_terminal or (done < total and time.monotonic() - self._noted < PAUSE):
+            return
+        self._noted = time.monotonic()
+        remaining = self._bar.tasks[0].time_remaining
+        note(f"{label} {done}/{total}  {figures}" + (f"  {remaining:.0f} s left" if remaining else ""))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+
+def search_figures(progress: "Progress") -> str:
+    """Every figure but the loss is of the network that would be delivered at that moment."""
+    return (
+        f"loss {progress.loss:.4f}  {progress.psnr_y:.2f} dB  {short(progress.macs)} MACs  "
+        f"{short(progress.params)} params  {progress.share:.0%} of the budget"
+    )
+
+
+def run_table(facts: Mapping[str, Any]) -> Table:
+    """What `pipeline.runs.facts_from_run` tells of a run, one fact a row."""
+    cost, budget = facts["cost"], facts["budget"]
+    height, width = budget["lr_size"]
+    rows: dict[str, RenderableType] = {
+        "run": Text(f"{facts['run']}, seed {facts['seed']}"),
+        "architecture": Text(f"{facts['summary']} ({facts['architecture_id']})"),
+        "params": _cost_line(cost["params"], budget["params"], ""),
+        "MACs": _cost_line(cost["macs"], budget["macs"], f" at {height}x{width}"),
+    }
+    for stage, state in facts["stages"].items():
+        rows[stage] = _state_line(state)
+    if facts["passed"] is not None:
+        rows["quality"] = _quality_table(facts["quality"], facts["deployed"])
+        rows["parity"] = _parity_table(facts["parity"])
+        failures = "".join(f"\n{failure['message']}" for failure in facts["failures"])
+        verdict = Text("passed", "bold green") if facts["passed"] else Text("FAILED", "bold red")
+        rows["verdict"] = verdict + Text(failures)
+    table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1))
+    for name, value in rows.items():
+        table.add_row(Text(name, "bold"), value)
+    return table
+
+
+def _cost_line(used: int, bound: int | None, where: str) -> Text:
+    limit = "no bound" if bound is None else f"{used / bound:.1%} of the budget of {short(bound)}"
+    return Text(f"{short(used)}{where}, {limit}")
+
+
+def _state_line(state: Mapping[str, Any]) -> Text:
+    if state["stale"]:
+        return Text(f"stale: {state['stale']}", "yellow")
+    if not state["finished"]:
+        return Text("not yet", "dim")
+    return Text(f"{', '.join(state['outputs'])} ({state['finished']})")
+
+
+def _quality_table(sets: Mapping[str, Mapping[str, Any]], deployed: str) -> Table:
+    table = _figures_table("", "bicubic dB", "ours dB", "gain", "bicubic SSIM", "ours SSIM")
+    table.title, table.title_justify = f"luma PSNR and SSIM of {deployed} against the photographs", "left"
+    for name, means in sets.items():
+        images = means["images"]
+        if 1 < len(images) <= MOST_IMAGES:
+            for image in images:
+                table.add_row(f"  {image['name']}", *_quality_cells(image))
+        table.add_row(f"{name}, mean of {len(images)}", *_quality_cells(means), style="bold")
+    return table
+
+
+def _quality_cells(figures: Mapping[str, float]) -> Iterable[str]:
+    yield f"{figures['bicubic_psnr_y']:.2f}"
+    yield f"{figures['psnr_y']:.2f}"
+    yield f"{figures['psnr_y'] - figures['bicubic_psnr_y']:+.2f}"
+    yield f"{figures['bicubic_ssim_y']:.4f}"
+    yield f"{figures['ssim_y']:.4f}"
+
+
+def _parity_table(rows: Iterable[Mapping[str, Any]]) -> Table:
+    table = _figures_table("", "worst dB", "asked for", "largest difference", "quality change", "")
+    table.title, table.title_justify = "float outputs beside those of the training form", "left"
+    for row in rows:
+        table.add_row(
+            row["candidate"],
+            f"{row['psnr_between_db']:.1f}",
+            f"{row['tolerance']:g}",
+            "not finite" if row["max_abs"] is None else f"{row['max_abs']:.1e}",
+            f"{row['delta_psnr_db']:+.4f} dB",
+            Text("passed", "green") if row["passed"] else Text("FAILED", "bold red"),
+        )
+    return table
+
+
+def _figures_table(first: str, *others: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title_style="dim")
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table

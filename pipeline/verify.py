@@ -1,0 +1,166 @@
+"""The verify stage: runs every form of a run's network on photographs, and draws what they look like."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from deploy.resample import upscale as bicubic
+from deploy.runners import Runner
+from pipeline.backends import open_model
+from pipeline.budget import Budget, Cost, cost_from_architecture
+from pipeline.comparison import Example, draw_comparison
+from pipeline.data import Pair
+from pipeline.errors import DataError, StaleArtifact
+from pipeline.forms import measure, odd_crop, outputs_and_image
+from pipeline.manifest import atomic_path, check_outputs, claim, write_json, write_manifest
+from pipeline.network import Network, fvcore_cost, load_network
+from pipeline.torch_runner import TorchRunner
+from pipeline.verdict import Photograph, Thresholds, report_from_measurements
+
+WEIGHTS, PLAIN = "search/weights.safetensors", "export/plain.safetensors"
+EXAMPLES = 4  # photographs in the comparison
+TRACED = (24, 32)  # LR size of the frame that fvcore traces
+
+Benchmarks = Mapping[str, Sequence[Pair]]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """image: what was measured last."""
+
+    done: int
+    total: int
+    image: str
+
+
+def verify(
+    run: Path,
+    benchmarks: Benchmarks,
+    budget: Budget,
+    thresholds: Thresholds,
+    *,
+    inputs: Mapping[str, str],
+    on_progress: Callable[[Progress], None] | None = None,
+) -> dict[str, Any]:
+    """Writes RUN/verify with report.json and comparison.png and returns the report, whatever the verdict in it.
+
+    The training form is the reference; the plain form and every exported model run beside it on all photographs, and
+    in each set on one that is cropped to odd sides where none has such. `pipeline.verdict.error_from_report` says what
+    a report ends with.
+    benchmarks: name of a set -> its pairs. inputs: name -> SHA-256 of what they were read from.
+    Raises ConfigError where there is no run or nothing can be written, StaleArtifact where search or export is
+    unfinished or was changed since, BackendMissing, DataError for an empty set.
+    """
+    work = verify_work(run, budget, thresholds, inputs=inputs)
+    empty = [name for name, pairs in benchmarks.items() if not pairs]
+    if empty or not benchmarks:
+        raise DataError(f"no images in {', '.join(empty) or 'data.benchmarks'}", "name folders with photographs")
+    folder = run / "verify"
+    claim(folder)
+    plain = load_network(run / PLAIN)
+    with ExitStack() as stack:
+        forms = {name: stack.enter_context(runner) for name, runner in _forms(run, plain).items()}
+        photographs = _measure_all(benchmarks, forms, on_progress)
+        deployed = next(name for name in forms if name.startswith("onnx"))
+        report = report_from_measurements(
+            plain.architecture,
+            _cost(plain, budget.lr_size),
+            budget,
+            photographs,
+            {name: runner.metadata.precision for name, runner in forms.items()},
+            deployed,
+            thresholds,
+        )
+        examples = _examples(benchmarks, photographs, deployed, forms[deployed])
+    (folder / "manifest.json").unlink(missing_ok=True)
+    write_json(folder / "report.json", report)
+    with atomic_path(folder / "comparison.png") as temporary:
+        draw_comparison(examples, report["architecture"]).save(temporary)
+    write_manifest(folder, **work, outputs=["report.json", "comparison.png"])
+    return report
+
+
+def verify_work(run: Path, budget: Budget, thresholds: Thresholds, *, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """What this verification reads and how it is set, as `manifest.is_current` takes them.
+
+    Raises StaleArtifact where search or export is unfinished, was changed since, or the export is of another search.
+    """
+    outputs = {
+        f"{stage}/{name}": recorded
+        for stage in ("search", "export")
+        for name, recorded in check_outputs(run / stage).outputs.items()
+    }
+    if check_outputs(run / "export").inputs.get(WEIGHTS) != outputs.get(WEIGHTS):
+        raise StaleArtifact(f"{run}/export is of an earlier search", f"run `sr-pipeline export {run}`")
+    read = {name: recorded for name, recorded in outputs.items() if name.endswith((".safetensors", ".onnx"))}
+    return {
+        "inputs": {**read, **inputs},
+        "settings": {"budget": asdict(budget), "thresholds": asdict(thresholds)},
+    }
+
+
+def _forms(run: Path, plain: Network) -> dict[str, Runner]:
+    """The training form, the plain form, and every exported model, the most precise first."""
+    training = load_network(run / WEIGHTS)
+    models = [open_model(run / "export" / name) for name in check_outputs(run / "export").outputs if ".onnx" in name]
+    forms: dict[str, Runner] = {"training form": TorchRunner(training), "plain form": TorchRunner(plain)}
+    for runner in sorted(models, key=lambda runner: runner.metadata.precision, reverse=True):
+        forms[f"onnxruntime {runner.metadata.precision}"] = runner
+    if len({runner.metadata.architecture_id for runner in forms.values()}) > 1 or not models:
+        raise StaleArtifact(f"{run}/export has no model of this network", f"run `sr-pipeline export {run}`")
+    return forms
+
+
+def _measure_all(
+    benchmarks: Benchmarks, forms: Mapping[str, Runner], on_progress: Callable[[Progress], None] | None
+) -> list[Photograph]:
+    scale = next(iter(forms.values())).metadata.scale
+    work = [(name, pair, False) for name, pairs in benchmarks.items() for pair in pairs]
+    for name, pairs in benchmarks.items():
+        if not any(pair.lr.shape[0] % 2 and pair.lr.shape[1] % 2 for pair in pairs):
+            smallest = min(pairs, key=lambda pair: pair.lr.shape[0] * pair.lr.shape[1])
+            work.append((name, odd_crop(smallest, scale), True))
+    photographs = []
+    for done, (name, pair, for_parity) in enumerate(work, start=1):
+        photograph = replace(measure(pair, forms, name), for_parity=for_parity)
+        photographs.append(photograph)
+        if on_progress is not None:
+            on_progress(Progress(done, len(work), photograph.label))
+    return photographs
+
+
+def _cost(plain: Network, lr_size: tuple[int, int]) -> Cost:
+    """The closed formula at `lr_size`, after fvcore has counted the same as the formula on a small frame."""
+    counted, expected = fvcore_cost(plain, TRACED), cost_from_architecture(plain.architecture, TRACED)
+    if counted != expected:
+        raise AssertionError(f"fvcore counts {counted} at LR {TRACED}, the closed formula {expected}")
+    return cost_from_architecture(plain.architecture, lr_size)
+
+
+def _examples(
+    benchmarks: Benchmarks, photographs: Sequence[Photograph], deployed: str, runner: Runner
+) -> list[Example]:
+    """The photographs on which the deployed model gains most over bicubic."""
+    pairs = {(name, pair.name): pair for name, pairs in benchmarks.items() for pair in pairs}
+
+    def gain(photograph: Photograph) -> float:
+        return photograph.forms[deployed].psnr_y - photograph.bicubic_psnr_y
+
+    examples = []
+    scored = [photograph for photograph in photographs if not photograph.for_parity]
+    for photograph in sorted(scored, key=gain, reverse=True)[:EXAMPLES]:
+        pair = pairs[photograph.benchmark, photograph.name]
+        _, ours = outputs_and_image(runner, pair.lr)
+        examples.append(
+            Example(
+                name=photograph.label,
+                truth=pair.hr,
+                bicubic=bicubic(pair.lr, runner.metadata.scale),
+                ours=ours,
+                bicubic_psnr_y=photograph.bicubic_psnr_y,
+                psnr_y=photograph.forms[deployed].psnr_y,
+            )
+        )
+    return examples

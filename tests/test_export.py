@@ -1,0 +1,160 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from deploy.runners import OnnxRuntimeRunner
+from pipeline.architecture import architecture_from_json
+from pipeline.errors import ConfigError, PipelineError, StaleArtifact
+from pipeline.export import export, export_work
+from pipeline.manifest import check_outputs, is_current
+from pipeline.network import load_network
+from pipeline.onnx_graph import Precision
+
+Run = Callable[..., Path]
+
+FP32: tuple[Precision, ...] = ("fp32",)
+BOTH: tuple[Precision, ...] = ("fp32", "fp16")
+
+
+def files(run: Path) -> set[str]:
+    return {path.name for path in (run / "export").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("precisions", "names"),
+    [
+        (FP32, {"model.onnx"}),
+        (("fp16",), {"model.fp16.onnx"}),
+        (BOTH, {"model.onnx", "model.fp16.onnx"}),
+    ],
+)
+def test_export_writes_what_is_asked_for(searched_run: Run, precisions: tuple[Precision, ...], names: set[str]) -> None:
+    run = searched_run()
+    models = export(run, precisions)
+    assert {precision: path.name for precision, path in models.items()}.keys() == set(precisions)
+    assert {path.name for path in models.values()} == names
+    assert files(run) == {"plain.safetensors", "manifest.json", *names}
+    assert check_outputs(run / "export").outputs.keys() == {"plain.safetensors", *names}
+
+
+def test_models_compute_what_was_searched(searched_run: Run) -> None:
+    run = searched_run()
+    frame = np.random.default_rng(0).random((1, 3, 12, 9), np.float32)
+    expected = load_network(run / "search" / "weights.safetensors")(torch.from_numpy(frame)).detach().numpy()
+    plain_path = run / "export" / "plain.safetensors"
+    for precision, path in export(run, BOTH).items():
+        with OnnxRuntimeRunner(path) as runner:
+            assert runner.metadata.precision == precision
+            error = np.abs(runner.infer(frame) - expected).max()
+        assert error < (1e-5 if precision == "fp32" else 1e-2)
+    plain = load_network(plain_path)
+    assert plain.form == "plain"
+    assert np.abs(plain(torch.from_numpy(frame)).numpy() - expected).max() < 1e-5
+
+
+def test_model_explains_itself(searched_run: Run) -> None:
+    run = searched_run()
+    model = onnx.load(export(run)["fp32"])
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    architecture = architecture_from_json(properties["architecture"])
+    assert architecture == load_network(run / "search" / "weights.safetensors").architecture
+    assert (
+        properties
+        | {
+            "schema": "1",
+            "value_range": "0..1",
+            "scale": "2",
+            "color": "rgb",
+            "multiple": "1",
+            "margin": "5",
+            "precision": "fp32",
+            "architecture_id": architecture.id,
+            "search_psnr_y_db": "31.250",
+        }
+        == properties
+    )
+    assert json.loads(properties["versions"]).keys() == {"sr-pipeline", "torch", "onnx"}
+    onnx.checker.check_model(model, full_check=True)
+
+
+def test_model_says_nothing_of_a_psnr_that_was_not_measured(searched_run: Run) -> None:
+    run = searched_run()
+    (run / "search" / "report.json").write_text("{}")
+    with pytest.raises(StaleArtifact):
+        export(run)
+    manifest = json.loads((run / "search" / "manifest.json").read_text())
+    del manifest["outputs"]["report.json"]
+    (run / "search" / "manifest.json").write_text(json.dumps(manifest))
+    model = onnx.load(export(run)["fp32"])
+    assert "search_psnr_y_db" not in {entry.key for entry in model.metadata_props}
+
+
+def test_same_search_makes_the_same_bytes(searched_run: Run) -> None:
+    run = searched_run()
+
+    def exported() -> dict[str, bytes]:
+        export(run, BOTH)
+        return {name: (run / "export" / name).read_bytes() for name in files(run) - {"manifest.json"}}
+
+    assert exported() == exported()
+
+
+def test_models_of_an_earlier_export_do_not_stay(searched_run: Run) -> None:
+    run = searched_run()
+    export(run, BOTH)
+    searched_run(seed=1)
+    export(run, FP32)
+    assert "model.fp16.onnx" not in files(run)
+
+
+def test_export_is_current_until_something_changes(searched_run: Run) -> None:
+    run = searched_run()
+    assert not is_current(run / "export", **export_work(run, FP32))
+    export(run)
+    assert is_current(run / "export", **export_work(run, FP32))
+    assert not is_current(run / "export", **export_work(run, BOTH))
+    searched_run(seed=1)
+    assert not is_current(run / "export", **export_work(run, FP32))
+
+
+def spoil(run: Path, how: str) -> Path:
+    weights = run / "search" / "weights.safetensors"
+    match how:
+        case "no run":
+            return run / "nowhere"
+        case "no search":
+            (run / "search" / "manifest.json").unlink()
+        case "weights changed":
+            weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+        case "weights missing":
+            weights.unlink()
+    return run
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        ("no run", ConfigError, "no run at"),
+        ("no search", StaleArtifact, "has no finished search"),
+        ("weights changed", StaleArtifact, "weights.safetensors was changed since search wrote it"),
+        ("weights missing", StaleArtifact, "weights.safetensors is missing"),
+    ],
+)
+def test_spoiled_run_is_refused(searched_run: Run, how: str, error: type[PipelineError], message: str) -> None:
+    run = spoil(searched_run(), how)
+    with pytest.raises(error, match=message) as caught:
+        export(run)
+    assert "sr-pipeline search" in caught.value.hint
+    assert not (run / "export").exists()
+
+
+def test_unwritable_output_is_the_users_to_mend(searched_run: Run) -> None:
+    run = searched_run()
+    (run / "export").write_text("in the way")
+    with pytest.raises(ConfigError, match="cannot write"):
+        export(run)

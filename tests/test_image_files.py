@@ -1,0 +1,112 @@
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from deploy.image_files import read_image, write_image
+from deploy.runners import DeployError
+
+
+def pixels(*shape: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".npy"])
+@pytest.mark.parametrize("shape", [(5, 4), (5, 4, 2), (5, 4, 3), (5, 4, 4)])
+def test_what_is_written_reads_back(tmp_path: Path, suffix: str, shape: tuple[int, ...]) -> None:
+    path = tmp_path / f"image{suffix}"
+    write_image(path, pixels(*shape))
+    np.testing.assert_array_equal(read_image(path), pixels(*shape))
+
+
+def test_one_channel_is_written_as_grey(tmp_path: Path) -> None:
+    write_image(tmp_path / "grey.png", pixels(5, 4, 1))
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), pixels(5, 4, 1)[:, :, 0])
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "shape"),
+    [
+        ("1", {}, (5, 4)),
+        ("P", {}, (5, 4, 3)),
+        ("P", {"transparency": 0}, (5, 4, 4)),
+        ("L", {"transparency": 7}, (5, 4, 2)),
+        ("RGB", {"transparency": (1, 2, 3)}, (5, 4, 4)),
+    ],
+)
+def test_other_modes_become_grey_or_rgb(
+    tmp_path: Path, mode: str, options: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    Image.fromarray(pixels(5, 4, 3)).convert(mode).save(tmp_path / "image.png", **options)
+    image = read_image(tmp_path / "image.png")
+    assert image.shape == shape
+    assert image.dtype == np.uint8
+
+
+def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
+    Image.new("CMYK", (4, 5), (0, 255, 255, 0)).save(tmp_path / "red.tif")
+    np.testing.assert_array_equal(read_image(tmp_path / "red.tif")[0, 0], [255, 0, 0])
+
+
+def test_orientation_of_the_camera_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees, clockwise
+    Image.fromarray(pixels(5, 4, 3)).save(tmp_path / "image.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "image.png"), np.rot90(pixels(5, 4, 3), -1))
+
+
+def make(folder: Path, kind: str) -> Path:
+    path = folder / ("wrong.npy" if kind in ("floats", "five channels", "pickle") else "wrong.png")
+    match kind:
+        case "text":
+            path.write_text("no image")
+        case "half":
+            Image.fromarray(pixels(50, 40, 3)).save(path)
+            path.write_bytes(path.read_bytes()[:2000])
+        case "16 bits":
+            Image.fromarray(pixels(5, 4).astype(np.uint16)).save(path)
+        case "floats":
+            np.save(path, pixels(5, 4).astype(np.float32))
+        case "five channels":
+            np.save(path, pixels(5, 4, 5))
+        case "pickle":
+            np.save(path, np.array([{}], object), allow_pickle=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("missing", "No such file"),
+        ("text", "cannot identify"),
+        ("half", "truncated"),
+        ("16 bits", r"it holds uint16 \(5, 4\); 8-bit images are enlarged"),
+        ("floats", r"it holds float32 \(5, 4\)"),
+        ("five channels", r"it holds uint8 \(5, 4, 5\)"),
+        ("pickle", "pickle"),
+    ],
+)
+def test_unsuitable_file_is_named_with_the_reason(tmp_path: Path, kind: str, reason: str) -> None:
+    path = make(tmp_path, kind)
+    with pytest.raises(DeployError, match=rf"^cannot read .*wrong\..*{reason}") as caught:
+        read_image(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["nowhere/image.png", "image.docx", "alpha.jpg"])
+def test_unwritable_file_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DeployError, match=f"^cannot write .*{name}"):
+        write_image(tmp_path / name, pixels(5, 4, 4))
+
+
+@pytest.mark.parametrize("direction", ["read", "write"])
+def test_without_pillow_npy_is_left(tmp_path: Path, direction: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    write_image(tmp_path / "image.npy", pixels(5, 4, 3))
+    np.testing.assert_array_equal(read_image(tmp_path / "image.npy"), pixels(5, 4, 3))
+    with pytest.raises(DeployError, match=r"image.png needs Pillow: install pillow, or use \.npy"):
+        read_image(tmp_path / "image.png") if direction == "read" else write_image(tmp_path / "image.png", pixels(5, 4))

@@ -1,0 +1,73 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.budget import Budget
+from pipeline.errors import ConfigError, StaleArtifact
+from pipeline.export import export
+from pipeline.manifest import write_json
+from pipeline.runs import VERDICT, budget_of_run, facts_from_run, report_of, state_of
+
+
+@pytest.fixture
+def run(small_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small_run / "run", tmp_path / "run"))
+
+
+def test_facts_of_a_verified_run(run: Path) -> None:
+    facts = facts_from_run(run)
+    architecture = json.loads((run / "search" / "architecture.json").read_text())
+    report = json.loads((run / "verify" / "report.json").read_text())
+    assert facts["architecture"] == architecture
+    assert facts["architecture_id"] == report["architecture_id"]
+    assert {name: facts[name] for name in VERDICT} == {name: report[name] for name in VERDICT}
+    assert (facts["seed"], facts["passed"]) == (0, True)
+    assert facts["cost"]["macs"] <= facts["budget"]["macs"] == 400_000
+    assert [bool(state["finished"]) for state in facts["stages"].values()] == [True, True, True]
+    assert json.loads(json.dumps(facts)) == facts
+
+
+def test_facts_before_export_and_verification(run: Path) -> None:
+    shutil.rmtree(run / "export")
+    shutil.rmtree(run / "verify")
+    facts = facts_from_run(run)
+    assert facts["passed"] is None
+    assert "quality" not in facts
+    assert facts["stages"]["export"] == facts["stages"]["verify"] == {"finished": None, "stale": None, "outputs": []}
+    assert facts["cost"]["params"] > 0
+
+
+def test_verdict_on_an_older_export_does_not_count(run: Path) -> None:
+    export(run, ["fp16"])
+    facts = facts_from_run(run)
+    assert facts["stages"]["export"]["outputs"] == ["plain.safetensors", "model.fp16.onnx"]
+    assert "export/model.onnx was written again since" in facts["stages"]["verify"]["stale"]
+    assert facts["passed"] is None
+
+
+def test_changed_output_makes_a_stage_stale(run: Path) -> None:
+    (run / "export" / "model.onnx").write_bytes(b"other")
+    state = state_of(run, "export")
+    assert "was changed" in state["stale"]
+    assert state["finished"] is None
+
+
+def test_budget_is_the_one_searched_for(run: Path) -> None:
+    assert budget_of_run(run) == Budget((10, 10), macs=400_000)
+
+
+def test_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no run at"):
+        facts_from_run(tmp_path / "nowhere")
+    with pytest.raises(StaleArtifact, match="has no finished search"):
+        facts_from_run(tmp_path)
+
+
+def test_unreadable_report(tmp_path: Path) -> None:
+    write_json(tmp_path / "search" / "report.json", {"a": 1})
+    assert report_of(tmp_path, "search") == {"a": 1}
+    (tmp_path / "search" / "report.json").write_text("{")
+    with pytest.raises(StaleArtifact, match=r"report.json cannot be read"):
+        report_of(tmp_path, "search")

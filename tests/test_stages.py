@@ -1,0 +1,50 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import load_settings
+from pipeline.manifest import read_manifest
+from pipeline.runs import report_of
+from pipeline.stages import export_run, search_run, verify_run
+
+
+def test_teacher_is_an_input_of_the_search(small_run: Path, tmp_path: Path) -> None:
+    teacher = small_run / "run" / "export" / "model.onnx"
+    settings = load_settings(small_run / "small.toml", [f"train.teacher={teacher}", "search.steps=6"])
+    search_run(tmp_path / "taught", settings)
+    manifest = read_manifest(tmp_path / "taught" / "search")
+    assert manifest.inputs["teacher"] == read_manifest(teacher.parent).outputs["model.onnx"]
+    assert manifest.settings["recipe"]["steps"] == 6
+
+
+def test_export_keeps_earlier_precisions(small_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(small_run / "run", tmp_path / "run"))
+    before = (run / "export" / "manifest.json").read_text()
+    export_run(run, {"fp16"})
+    assert (run / "export" / "manifest.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["held-out"], ["held-out"]),
+        (["held-out", "train"], ["held-out", "train"]),
+        (["Set/HR", "train"], ["Set", "train"]),
+    ],
+)
+def test_benchmarks_have_short_names(small_run: Path, tmp_path: Path, folders: list[str], names: list[str]) -> None:
+    run = Path(shutil.copytree(small_run / "run", tmp_path / "run"))
+    photographs = tmp_path / "photographs"
+    shutil.copytree(small_run / "photographs", photographs)
+    shutil.copytree(photographs / "held-out", photographs / "Set" / "HR")
+    listed = ", ".join(f'"{photographs / folder}"' for folder in folders)
+    verify_run(run, load_settings(small_run / "small.toml", [f"data.benchmarks=[{listed}]"]))
+    assert list(report_of(run, "verify")["quality"]) == names
+
+
+def test_benchmarks_of_one_name_keep_their_folders(small_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(small_run / "run", tmp_path / "run"))
+    folders = [str(shutil.copytree(small_run / "photographs" / "held-out", tmp_path / at / "x")) for at in ("a", "b")]
+    verify_run(run, load_settings(small_run / "small.toml", [f"data.benchmarks={folders!r}"]))
+    assert list(report_of(run, "verify")["quality"]) == folders

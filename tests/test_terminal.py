@@ -1,0 +1,121 @@
+import re
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pipeline.search import Progress
+from pipeline.terminal import MOST_IMAGES, ProgressBar, run_table, search_figures, short
+
+FIGURES = {"psnr_y": 31.5, "bicubic_psnr_y": 31.0, "ssim_y": 0.91, "bicubic_ssim_y": 0.9}
+
+
+def facts(**changes: Any) -> dict[str, Any]:
+    stage = {"finished": "2026-01-01T00:00:00+00:00", "stale": None, "outputs": ["model.onnx"]}
+    return {
+        "run": "runs/a",
+        "seed": 3,
+        "summary": "edge x2 rgb: [conv3-8-conv3+] x2",
+        "architecture_id": "abc",
+        "cost": {"macs": 3_600_000_000, "params": 15_700},
+        "budget": {"macs": 4_000_000_000, "params": None, "lr_size": [360, 640]},
+        "stages": {"search": stage, "export": stage, "verify": stage},
+        "passed": None,
+    } | changes
+
+
+def verdict(images: int, *, passed: bool) -> dict[str, Any]:
+    row = {"candidate": "plain form", "tolerance": 90, "delta_psnr_db": -0.25, "passed": passed}
+    return {
+        "deployed": "onnxruntime fp32",
+        "quality": {"Set": {**FIGURES, "images": [{"name": f"photo{index}", **FIGURES} for index in range(images)]}},
+        "parity": [
+            {**row, "psnr_between_db": 80.04, "max_abs": 0.0123},
+            {**row, "psnr_between_db": 0, "max_abs": None},
+        ],
+        "failures": [] if passed else [{"kind": "parity", "message": "forms [differ]"}],
+        "passed": passed,
+    }
+
+
+def drawn(values: dict[str, Any]) -> str:
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(run_table(values))
+    return captured.get()
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0"), (812, "812"), (15_700, "15.7K"), (3_642_163_200, "3.642G"), (2_000_000, "2M")]
+)
+def test_short(count: int, text: str) -> None:
+    assert short(count) == text
+
+
+def test_table_of_an_unverified_run() -> None:
+    stages = {
+        "search": facts()["stages"]["search"],
+        "export": {"finished": None, "stale": "it was changed", "outputs": []},
+        "verify": {"finished": None, "stale": None, "outputs": []},
+    }
+    lines = [re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in drawn(facts(stages=stages)).strip().splitlines()]
+    assert dict(lines) == {
+        "run": "runs/a, seed 3",
+        "architecture": "edge x2 rgb: [conv3-8-conv3+] x2 (abc)",
+        "params": "15.7K, no bound",
+        "MACs": "3.6G at 360x640, 90.0% of the budget of 4G",
+        "search": "model.onnx (2026-01-01T00:00:00+00:00)",
+        "export": "stale: it was changed",
+        "verify": "not yet",
+    }
+
+
+@pytest.mark.parametrize(("images", "rows"), [(1, 0), (2, 2), (MOST_IMAGES, MOST_IMAGES), (MOST_IMAGES + 1, 0)])
+def test_small_sets_are_shown_image_by_image(images: int, rows: int) -> None:
+    text = drawn(facts(**verdict(images, passed=True)))
+    assert text.count("photo") - text.count("photographs") == rows
+    assert re.search(rf"Set, mean of {images} +31.00 +31.50 +\+0.50 +0.9000 +0.9100", text)
+
+
+@pytest.mark.parametrize(("passed", "word"), [(True, "passed"), (False, "FAILED")])
+def test_verdict_and_parity(passed: bool, word: str) -> None:
+    text = drawn(facts(**verdict(1, passed=passed)))
+    assert re.search(rf"plain form +80.0 +90 +1.2e-02 +-0.2500 dB +{word}", text)
+    assert re.search(rf"plain form +0.0 +90 +not finite +-0.2500 dB +{word}", text)
+    assert re.search(rf"verdict +{word}", text)
+    assert ("forms [differ]" in text) is not passed
+
+
+def test_progress_is_a_line_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    with ProgressBar("work") as bar:
+        for done in range(1, 101):
+            clock[0] += 0.25
+            bar(done, 100, f"figure {done}", "" if done < 50 else "more")
+    captured = capsys.readouterr()
+    shown = [re.sub(r" +[\d.]+ s left", "", line) for line in captured.err.splitlines()]
+    assert shown == ["work 40/100  figure 40", "more 80/100  figure 80", "more 100/100  figure 100"]
+    assert re.search(r"80/100  figure 80  \d+ s left", captured.err)
+    assert captured.out == ""
+
+
+def test_progress_is_a_bar_in_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    with ProgressBar("work") as bar:
+        bar(30, 100, "3.6G MACs")
+    shown = capsys.readouterr().err
+    assert "30/100" in shown
+    assert "3.6G MACs" in shown
+    assert "━" in shown
+
+
+def test_search_figures_are_of_the_delivered_network() -> None:
+    progress = Progress(
+        step=10, steps=100, phase="search", loss=0.02345, psnr_y=31.234, macs=3_600_000_000, params=15_700, share=0.973,
+        candidates=4,
+    )  # fmt: skip
+    assert search_figures(progress) == "loss 0.0234  31.23 dB  3.6G MACs  15.7K params  97% of the budget"

@@ -1,0 +1,244 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from PIL import Image
+
+from deploy.resample import downscale, upscale
+from pipeline.architecture import Architecture, Cell
+from pipeline.budget import Budget, cost_from_architecture
+from pipeline.data import Pair
+from pipeline.errors import BudgetMissed, ConfigError, DataError, ParityFailed, PipelineError, StaleArtifact
+from pipeline.export import export
+from pipeline.manifest import is_current, write_manifest
+from pipeline.network import load_network
+from pipeline.onnx_graph import Precision
+from pipeline.verdict import Thresholds, error_from_report
+from pipeline.verify import Progress, verify, verify_work
+
+ARCHITECTURE = Architecture("edge", 2, "rgb", 8, (Cell(("conv3", "conv1"), (6,)),))
+LUMA = Architecture("edge", 3, "y", 8, (), unshuffle=2, shuffle=6, skip="conv3")
+TRILEVEL = Architecture("trilevel", 4, "rgb", 8, (Cell(("dws",), ()), "up", "up"), skip="none", shuffle=1)
+LENIENT = Thresholds(90, 50, 0.001, 0.01, -100)
+FREE = Budget((360, 640))
+
+FP16: tuple[Precision, ...] = ("fp16",)
+
+Run = Callable[..., Path]
+
+
+def photograph(height: int, width: int, scale: int, channels: int = 3, seed: int = 0) -> Pair:
+    """Smooth noise."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (height // 8 + 1, width // 8 + 1, channels), np.uint8)
+    hr = upscale(coarse, 8)[:height, :width]
+    return Pair(f"noise {seed}", downscale(hr, scale), hr)
+
+
+BENCHMARKS = {
+    "even": [photograph(48, 40, 2), photograph(40, 56, 2, channels=1, seed=1)],
+    "odd": [photograph(42, 38, 2, seed=2)],
+}
+
+
+@pytest.fixture
+def run(searched_run: Run) -> Path:
+    run = searched_run(ARCHITECTURE)
+    export(run, ("fp32", "fp16"))
+    return run
+
+
+def check(
+    run: Path,
+    benchmarks: dict[str, list[Pair]] = BENCHMARKS,
+    budget: Budget = FREE,
+    thresholds: Thresholds = LENIENT,
+    **others: Any,
+) -> dict[str, Any]:
+    """Verifies `run`; what is returned is what was written."""
+    report = verify(run, benchmarks, budget, thresholds, inputs={"photographs": "ab"}, **others)
+    written = (run / "verify" / "report.json").read_text()
+    assert json.loads(written) == json.loads(json.dumps(report, allow_nan=False))
+    return report
+
+
+def test_report_holds_every_figure(run: Path) -> None:
+    seen: list[Progress] = []
+    report = check(run, on_progress=seen.append)
+    assert (report["passed"], error_from_report(report)) == (True, None)
+    assert report["architecture_id"] == ARCHITECTURE.id
+    cost = cost_from_architecture(ARCHITECTURE, (360, 640))
+    assert report["cost"] == {"macs": cost.macs, "params": cost.params}
+    assert {name: entry["photographs"] for name, entry in report["quality"].items()} == {"even": 2, "odd": 1}
+    assert [row["candidate"] for row in report["parity"]] == ["plain form", "onnxruntime fp32", "onnxruntime fp16"]
+    for row in report["parity"]:
+        assert row["reference"] == "training form"
+        assert row["psnr_between_db"] > (60 if row["candidate"].endswith("fp16") else 120)
+        assert 0 <= row["max_abs"] < 1e-2
+    image = report["quality"]["odd"]["images"][0]
+    assert (image["name"], image["lr_size"]) == ("noise 2", [21, 19])
+    assert list(image["forms"]) == ["training form", *(row["candidate"] for row in report["parity"])]
+    assert [progress.done for progress in seen] == [1, 2, 3, 4]
+    assert seen[-1] == Progress(4, 4, "even/noise 0 cropped to 23x19")
+
+
+@pytest.mark.parametrize("architecture", [LUMA, TRILEVEL], ids=["luma", "trilevel"])
+def test_other_networks_pass_too(searched_run: Run, architecture: Architecture) -> None:
+    run = searched_run(architecture)
+    export(run)
+    scale = architecture.scale
+    report = check(run, {"set": [photograph(45 * scale // 3, 60, scale), photograph(60, 60, scale, channels=1)]})
+    assert error_from_report(report) is None
+    assert [row["candidate"] for row in report["parity"]] == ["plain form", "onnxruntime fp32"]
+
+
+def test_fp16_alone_can_be_verified(searched_run: Run) -> None:
+    run = searched_run(ARCHITECTURE)
+    export(run, precisions=FP16)
+    assert check(run)["deployed"] == "onnxruntime fp16"
+
+
+def test_picture_shows_the_photographs(run: Path) -> None:
+    check(run)
+    with Image.open(run / "verify" / "comparison.png") as picture:
+        assert picture.mode == "RGB"
+        assert min(picture.size) > 500
+
+
+def test_verification_is_current_until_something_changes(run: Path, searched_run: Run) -> None:
+    def current(budget: Budget = FREE, thresholds: Thresholds = LENIENT, photographs: str = "ab") -> bool:
+        work = verify_work(run, budget, thresholds, inputs={"photographs": photographs})
+        return is_current(run / "verify", **work)
+
+    assert not current()
+    check(run)
+    assert current()
+    assert not current(budget=Budget((360, 640), macs=10**12))
+    assert not current(thresholds=replace(LENIENT, parity_db=91))
+    assert not current(photographs="cd")
+    searched_run(ARCHITECTURE, seed=1)
+    export(run)
+    assert not current()
+
+
+def rewrite(run: Path, name: str, change: Callable[[onnx.ModelProto], None], *, lock: bool = True) -> None:
+    """Changes a model, and with `lock` the record of its hash as well."""
+    model = onnx.load(run / "export" / name)
+    change(model)
+    (run / "export" / name).write_bytes(model.SerializeToString())
+    if lock:
+        manifest = json.loads((run / "export" / "manifest.json").read_text())
+        fields = {field: manifest[field] for field in ("inputs", "settings", "outputs")}
+        write_manifest(run / "export", **fields)
+
+
+def set_weight(value: float, name: str = "tail_weight") -> Callable[[onnx.ModelProto], None]:
+    def change(model: onnx.ModelProto) -> None:
+        (index,) = [index for index, weight in enumerate(model.graph.initializer) if weight.name == name]
+        weights = numpy_helper.to_array(model.graph.initializer[index]).copy()
+        weights.flat[7] += value
+        model.graph.initializer[index].CopyFrom(numpy_helper.from_array(weights, name))
+
+    return change
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.fp16.onnx"])
+def test_perturbed_weight_fails_and_is_reported(run: Path, name: str) -> None:
+    rewrite(run, name, set_weight(0.05))
+    report = check(run)
+    error = error_from_report(report)
+    form = "onnxruntime fp16" if "fp16" in name else "onnxruntime fp32"
+    assert isinstance(error, ParityFailed)
+    assert error.exit_code == 7
+    assert f"{form} and training form agree to" in error.message
+    assert [row["candidate"] for row in report["parity"] if not row["passed"]] == [form]
+    assert (run / "verify" / "comparison.png").is_file()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weight_that_is_no_number_fails(run: Path, value: float) -> None:
+    rewrite(run, "model.onnx", set_weight(value))
+    report = check(run)
+    assert isinstance(error_from_report(report), ParityFailed)
+    assert report["parity"][1]["max_abs"] is None
+
+
+def test_missed_budget_fails(run: Path) -> None:
+    cost = cost_from_architecture(ARCHITECTURE, (360, 640))
+    assert check(run, budget=Budget((360, 640), macs=cost.macs, params=cost.params))["passed"]
+    error = error_from_report(check(run, budget=Budget((360, 640), macs=cost.macs - 1)))
+    assert isinstance(error, BudgetMissed)
+    assert error.exit_code == 8
+
+
+def test_network_that_bicubic_beats_fails(run: Path) -> None:
+    error = error_from_report(check(run, thresholds=replace(LENIENT, min_gain_over_bicubic_db=0)))
+    assert isinstance(error, ParityFailed)
+    assert "over bicubic" in error.message
+
+
+def spoil(run: Path, how: str, searched_run: Run) -> Path:
+    match how:
+        case "no run":
+            return run / "nowhere"
+        case "no export":
+            (run / "export" / "manifest.json").unlink()
+        case "weights changed":
+            weights = run / "search" / "weights.safetensors"
+            weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+        case "model changed":
+            rewrite(run, "model.onnx", set_weight(1e-3), lock=False)
+        case "searched again":
+            searched_run(ARCHITECTURE, seed=1)
+        case "foreign model":
+            other = searched_run(replace(ARCHITECTURE, stem=1))
+            model = export(other)["fp32"].read_bytes()
+            export(searched_run(ARCHITECTURE))
+            (run / "export" / "model.onnx").write_bytes(model)
+            rewrite(run, "model.onnx", lambda _: None)
+        case "unwritable":
+            (run / "verify").write_text("in the way")
+    return run
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message", "hint"),
+    [
+        ("no run", ConfigError, "no run at", "sr-pipeline search"),
+        ("no export", StaleArtifact, "has no finished export", "sr-pipeline export"),
+        ("weights changed", StaleArtifact, "weights.safetensors was changed since search wrote it", "search"),
+        ("model changed", StaleArtifact, "model.onnx was changed since export wrote it", "sr-pipeline export"),
+        ("searched again", StaleArtifact, "export is of an earlier search", "sr-pipeline export"),
+        ("foreign model", StaleArtifact, "export has no model of this network", "sr-pipeline export"),
+        ("unwritable", ConfigError, "cannot write", "-o"),
+    ],
+)
+def test_spoiled_run_is_refused(
+    run: Path, searched_run: Run, how: str, error: type[PipelineError], message: str, hint: str
+) -> None:
+    spoiled = spoil(run, how, searched_run)
+    with pytest.raises(error, match=message) as caught:
+        check(spoiled)
+    assert hint in caught.value.hint
+    assert not (run / "verify" / "report.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("benchmarks", "message"), [({}, "no images in data.benchmarks"), ({"set": []}, "no images in set")]
+)
+def test_nothing_to_verify_on_is_refused(run: Path, benchmarks: dict[str, list[Pair]], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        check(run, benchmarks)
+
+
+def test_formula_that_differs_from_fvcore_is_a_bug(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = load_network(run / "export" / "plain.safetensors")
+    wrong = cost_from_architecture(plain.architecture, (1, 1))
+    monkeypatch.setattr("pipeline.verify.fvcore_cost", lambda *_: wrong)
+    with pytest.raises(AssertionError, match="fvcore counts"):
+        check(run)
