@@ -15,12 +15,12 @@ class CollapsibleConv(nn.Module):
     """A convolution trained as a sum of parallel branches that collapse into one kernel *before* it is applied.
 
     A k x k convolution has one branch for each odd size up to k and a scaled identity (Ding et al., RepVGG,
-    arXiv 2101.03697, without batch norm). All are linear in the same zero-padded input, so their kernels add up exactly,
-    borders included, and a training step costs about what the plain convolution's step costs. Smaller networks are
-    slices: the first output and input channels, and the branches up to a smaller size.
+    arXiv 2101.03697, without batch norm). All are linear in the same zero-padded input, so their kernels add up
+    exactly, borders included, and a training step costs about what the plain convolution's step costs. Smaller
+    networks are slices: the first output and input channels, and the branches up to a smaller size.
 
-    start: factors at initialisation of the identity, relative to 1, and of the largest and the smaller branches, relative
-    to He's (arXiv 1502.01852). All zero gives a convolution that starts as the zero function.
+    start: factors at initialisation of the identity, relative to 1, and of the largest and the smaller branches,
+    relative to He's (arXiv 1502.01852). All zero gives a convolution that starts as the zero function.
     """
 
     def __init__(
@@ -55,9 +55,7 @@ class CollapsibleConv(nn.Module):
         """The plain convolution that computes the same function."""
         kernel = self.kernel().detach()
         outputs, inputs = kernel.shape[:2]
-        plain = nn.Conv2d(
-            inputs, outputs, self.size, padding=self.size // 2, bias=self.bias is not None, device="meta"
-        )
+        plain = nn.Conv2d(inputs, outputs, self.size, padding=self.size // 2, bias=self.bias is not None, device="meta")
         plain.weight = nn.Parameter(kernel.clone())
         if self.bias is not None:
             plain.bias = nn.Parameter(self.bias.detach().clone())

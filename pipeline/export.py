@@ -21,7 +21,8 @@ def export(run: Path, precisions: Collection[Precision] = FP32) -> dict[Precisio
     """Writes RUN/export from RUN/search: the plain form, and one ONNX model for each precision.
 
     Models of other precisions, left by an earlier export, are removed: what the folder holds is of one search.
-    Raises ConfigError where there is no run or nothing can be written, StaleArtifact where the search is unfinished or was changed since.
+    Raises ConfigError where there is no run or nothing can be written, StaleArtifact where the search is unfinished or
+    was changed since.
     """
     search, folder = run / "search", run / "export"
     work = export_work(run, precisions)

@@ -35,7 +35,7 @@ class EdgeCell(nn.Module):
         )
         if cell.residual:
             # The skip is an identity already; with a second one the features would double in every cell.
-            self.convs[-1] = CollapsibleConv(*bounds[-2:], int(cell.ops[-1][-1]), start=RESIDUAL_START)
+            self.convs[-1] = CollapsibleConv(bounds[-2], width, int(cell.ops[-1][-1]), start=RESIDUAL_START)
         self.activations = nn.ModuleList(activation(activation_name, outputs) for outputs in bounds[1:])
         self.residual = cell.residual
 

@@ -19,6 +19,7 @@ from pipeline.budget import Budget, cost_from_architecture
 from pipeline.checkpoint import Checkpoint, save_checkpoint
 from pipeline.data import Pair, PatchSampler
 from pipeline.distill import taught, teacher_from_file
+from pipeline.errors import ConfigError
 from pipeline.manifest import atomic_path, write_json, write_manifest
 from pipeline.metrics import psnr_y
 from pipeline.network import Network, network_from_architecture, save_network
@@ -27,7 +28,7 @@ from pipeline.space import EdgeSpace
 from pipeline.supernet import EdgeSupernet
 from pipeline.torch_runner import TorchRunner
 from pipeline.trilevel import TrilevelSupernet
-from pipeline.trilevel_space import TrilevelSpace
+from pipeline.trilevel_space import TrilevelSpace, Variant
 
 SCHEMA = 1
 CHOOSING = 0.4  # share of the steps after which the mixture is one network
@@ -43,6 +44,7 @@ class Recipe:
     """How to search and train.
 
     batch, patch: patches per step and their LR side in pixels. rate: peak learning rate of AdamW, cosine to zero.
+    activation, unshuffle: of `edge` architectures. variant: of the `trilevel` space.
     teacher: a .onnx or .safetensors file, "" for none; teacher_weight: its share of the loss.
     """
 
@@ -55,6 +57,9 @@ class Recipe:
     patch: int
     rate: float
     seed: int
+    activation: str = "relu"
+    unshuffle: int = 1
+    variant: Variant = "b"
     teacher: str = ""
     teacher_weight: float = 0.0
 
@@ -144,11 +149,21 @@ def settings_of(recipe: Recipe, budget: Budget) -> dict[str, Any]:
 
 
 def supernet_from_recipe(recipe: Recipe, budget: Budget) -> EdgeSupernet | TrilevelSupernet:
-    """The mixture that a search begins with, drawn with the recipe's seed. Raises InfeasibleBudget."""
+    """The mixture that a search begins with, drawn with the recipe's seed. Raises InfeasibleBudget and ConfigError."""
     torch.manual_seed(recipe.seed)
     if recipe.space == "trilevel":
-        return TrilevelSupernet(TrilevelSpace(scale=recipe.scale, color=recipe.color), budget, recipe.relaxation)
-    return EdgeSupernet(EdgeSpace(recipe.scale, recipe.color, budget), recipe.relaxation, recipe.seed)
+        if recipe.variant == "a" and recipe.scale == 3:
+            raise ConfigError(
+                "variant a of the trilevel space doubles, and x3 is no power of 2", "set search.variant = b"
+            )
+        ups = 1 if recipe.variant == "a" and recipe.scale == 2 else 2
+        space = TrilevelSpace(recipe.scale, recipe.color, recipe.variant, max_ups=ups)
+        return TrilevelSupernet(space, budget, recipe.relaxation)
+    return EdgeSupernet(
+        EdgeSpace(recipe.scale, recipe.color, budget, recipe.activation, recipe.unshuffle),
+        recipe.relaxation,
+        recipe.seed,
+    )
 
 
 def hold_out(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:

@@ -68,8 +68,8 @@ class EdgeSpace:
         if not self.budget.allows(cost):
             height, width = self.budget.lr_size
             raise InfeasibleBudget(
-                f"no {self.color} x{self.scale} architecture meets the budget: the cheapest needs {cost.macs:,} MACs at {height}x{width} "
-                f"and {cost.params:,} params",
+                f"no {self.color} x{self.scale} architecture meets the budget: the cheapest needs "
+                f"{cost.macs:,} MACs at {height}x{width} and {cost.params:,} params",
                 "raise budget.macs or budget.params, or state a smaller budget.lr_size",
             )
         affordable = [s for s in product(WIDTHS, CELLS) if self._share(self._extreme(s, dearest=False)) <= 1.0]

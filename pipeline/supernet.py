@@ -33,7 +33,7 @@ class EdgeSupernet(nn.Module):
 
     Mixing outputs would cost every choice in every step, and the gradient of a mixture weight says little about a
     linear branch, whose kernel makes up for any scale. So the relaxation is a distribution to sample from, inside the
-    budget's window. What is sampled is also compared: two architectures see the same batch, and the difference of their log
+    budget's window. Every other step compares two samples: they see the same batch, and the difference of their log
     errors is one observation. A ridge regression on the choices in which they differ estimates what each choice is
     worth; estimate over standard error, divided by `PATIENCE`, is its logit. The radius of the relaxation then closes
     the distributions until each is one-hot.

@@ -10,6 +10,8 @@ from pipeline.budget import Cost, cost_from_architecture
 
 WIDTHS = (24, 32, 40, 56, 64)
 
+Variant = Literal["a", "b"]
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -39,7 +41,7 @@ class TrilevelSpace:
 
     scale: int = 4
     color: Color = "rgb"
-    variant: Literal["a", "b"] = "b"
+    variant: Variant = "b"
     trunk: int = 64
     widths: tuple[int, ...] = WIDTHS
     positions: int = 5

@@ -1,3 +1,6 @@
+from collections.abc import Iterable
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -5,25 +8,26 @@ from pipeline.checkpoint import Checkpoint, save_checkpoint
 from pipeline.errors import StaleArtifact
 
 
-def _trained(steps):
+def _trained(steps: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(0)
-    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 3, 3)).to(memory_format=torch.channels_last)
+    module: torch.nn.Module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 3, 3))
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     module.register_buffer("count", torch.zeros((), dtype=torch.float64))
     optimizer = torch.optim.AdamW([{"params": list(module.parameters()), "factor": 1.0}], lr=0.01, fused=True)
     _train(module, optimizer, range(steps))
     return module, optimizer
 
 
-def _train(module, optimizer, steps):
+def _train(module: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: Iterable[int]) -> None:
     for step in steps:
         batch = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(step))
         optimizer.zero_grad()
         module(batch).square().mean().backward()
         optimizer.step()
-        module.count += 1
+        module.get_buffer("count").add_(1)
 
 
-def test_a_restored_training_goes_on_to_the_same_weights(tmp_path):
+def test_a_restored_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     module, optimizer = _trained(5)
     save_checkpoint(tmp_path / "c.safetensors", "this", module, optimizer, {"step": 5})
     _train(module, optimizer, range(5, 9))
@@ -38,14 +42,14 @@ def test_a_restored_training_goes_on_to_the_same_weights(tmp_path):
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
-def test_a_checkpoint_of_another_training_is_none(tmp_path):
+def test_a_checkpoint_of_another_training_is_none(tmp_path: Path) -> None:
     module, optimizer = _trained(1)
     save_checkpoint(tmp_path / "c.safetensors", "this", module, optimizer, {})
     assert Checkpoint.read(tmp_path / "c.safetensors", "that") is None
     assert Checkpoint.read(tmp_path / "absent.safetensors", "this") is None
 
 
-def test_a_damaged_checkpoint_says_what_to_do(tmp_path):
+def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     path.write_bytes(b"not tensors")
     with pytest.raises(StaleArtifact, match="damaged") as error:

@@ -23,7 +23,8 @@ BUDGET = Budget((32, 32), macs=5_000 * 1024)
 
 @pytest.fixture(scope="module")
 def pairs() -> list[Pair]:
-    return [replace(pair, lr=pair.lr[:80, :80], hr=pair.hr[:160, :160]) for pair in load_pairs(["scikit-image:train"], 2)]
+    whole = load_pairs(["scikit-image:train"], 2)
+    return [replace(pair, lr=pair.lr[:80, :80], hr=pair.hr[:160, :160]) for pair in whole]
 
 
 @pytest.mark.parametrize(

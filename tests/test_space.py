@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from pipeline.architecture import Color
 from pipeline.budget import Budget, cost_from_architecture
 from pipeline.errors import InfeasibleBudget
-from pipeline.space import WIDTHS, EdgeSpace
+from pipeline.space import WIDTHS, EdgeSpace, Floats
 
 BUDGETS = [
     Budget((360, 640), macs=1_000_000_000),
@@ -14,13 +15,13 @@ BUDGETS = [
 ]
 
 
-def _scores(space: EdgeSpace, rng: np.random.Generator) -> list[np.ndarray]:
+def _scores(space: EdgeSpace, rng: np.random.Generator) -> list[Floats]:
     return [rng.standard_normal(len(variable.options)) for variable in space.variables]
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize(("scale", "color", "unshuffle"), [(2, "rgb", 1), (3, "y", 1), (4, "rgb", 2)])
-def test_every_draw_is_feasible_and_uses_the_budget(budget, scale, color, unshuffle):
+def test_every_draw_is_feasible_and_uses_the_budget(budget: Budget, scale: int, color: Color, unshuffle: int) -> None:
     space = EdgeSpace(scale, color, budget, unshuffle=unshuffle)
     rng = np.random.default_rng(0)
     for _ in range(40):
@@ -30,7 +31,7 @@ def test_every_draw_is_feasible_and_uses_the_budget(budget, scale, color, unshuf
         assert (architecture.scale, architecture.color, architecture.unshuffle) == (scale, color, unshuffle)
 
 
-def test_fit_keeps_the_best_choice_where_it_is_inside_the_window():
+def test_fit_keeps_the_best_choice_where_it_is_inside_the_window() -> None:
     space = EdgeSpace(2, "rgb", BUDGETS[1])
     rng = np.random.default_rng(1)
     inside = space.fit(_scores(space, rng))
@@ -38,7 +39,7 @@ def test_fit_keeps_the_best_choice_where_it_is_inside_the_window():
     assert space.fit(scores) == inside
 
 
-def test_fit_gives_up_least_score():
+def test_fit_gives_up_least_score() -> None:
     space = EdgeSpace(2, "rgb", BUDGETS[1])
     scores = [np.zeros(len(variable.options)) for variable in space.variables]
     dearest = [len(variable.options) - 1 for variable in space.variables]
@@ -50,7 +51,7 @@ def test_fit_gives_up_least_score():
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
-def test_the_envelope_contains_every_architecture(budget):
+def test_the_envelope_contains_every_architecture(budget: Budget) -> None:
     space = EdgeSpace(2, "rgb", budget)
     envelope = space.envelope()
     rng = np.random.default_rng(2)
@@ -63,19 +64,19 @@ def test_the_envelope_contains_every_architecture(budget):
             assert all(op <= most for op, most in zip(cell.ops, largest.ops, strict=True))
 
 
-def test_slenderness_is_zero_at_one_convolution_for_three_channels():
+def test_slenderness_is_zero_at_one_convolution_for_three_channels() -> None:
     space = EdgeSpace(2, "rgb", BUDGETS[1])
     slender = dict(zip(space.shapes, space.slenderness(), strict=True))
     assert slender[(12, 4)] == pytest.approx(1.0)
     assert slender[(16, 2)] == pytest.approx(-0.415, abs=1e-3)
 
 
-def test_an_infeasible_budget_names_the_cheapest_cost():
+def test_an_infeasible_budget_names_the_cheapest_cost() -> None:
     with pytest.raises(InfeasibleBudget, match=r"the cheapest needs [\d,]+ MACs at 360x640 and [\d,]+ params"):
         EdgeSpace(2, "rgb", Budget((360, 640), macs=1_000_000))
 
 
-def test_a_budget_beyond_the_space_is_used_as_far_as_it_goes():
+def test_a_budget_beyond_the_space_is_used_as_far_as_it_goes() -> None:
     space = EdgeSpace(2, "rgb", Budget((100, 100), macs=10**13))
     architecture = space.architecture(space.fit([np.zeros(len(v.options)) for v in space.variables]))
     assert architecture.width == WIDTHS[-1]
