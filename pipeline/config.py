@@ -14,6 +14,9 @@ from pipeline.rules import Rule, choice, count, file_name, folders, not_yet, num
 
 Relaxation = Literal["sorted", "sparsestmax", "sparsemax", "softmax", "gumbel", "sigmoid"]
 Scale = Literal[2, 3, 4]
+Activation = Literal["relu", "leaky_relu", "prelu"]
+Unshuffle = Literal[1, 2]
+Variant = Literal["a", "b"]
 
 
 def setting(default: Any, rule: Rule) -> Any:
@@ -61,6 +64,9 @@ class SearchSettings:
     steps: int = setting(6000, whole(1))
     relaxation: Relaxation = setting("sorted", choice(Relaxation))
     seed: int = setting(0, whole(0, 2**32 - 1))
+    activation: Activation = setting("relu", choice(Activation))
+    unshuffle: Unshuffle = setting(1, choice(Unshuffle))
+    variant: Variant = setting("b", choice(Variant))
 
 
 @dataclass(frozen=True, slots=True)

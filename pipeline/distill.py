@@ -14,12 +14,11 @@ from pipeline.torch_runner import TorchRunner
 
 
 def teacher_from_file(path: Path, scale: int, color: Color) -> Infer:
-    """What maps LR to SR, (batch, channels, h, w) arrays in [0, 1], for a .onnx or .safetensors file.
+    """What maps LR to SR, (batch, channels, h, w) arrays in [0, 1], for a .onnx or .safetensors file or a run.
 
     Raises ConfigError where the file is of another kind, scale or colour, StaleArtifact where it is damaged.
     """
-    if not path.is_file():
-        raise ConfigError(f"no teacher at {path}", "name a .onnx or .safetensors file in train.teacher")
+    path = teacher_file(path)
     match path.suffix:
         case ".onnx":
             runner = open_model(path).__enter__()
@@ -37,6 +36,14 @@ def teacher_from_file(path: Path, scale: int, color: Color) -> Infer:
             "set train.teacher to a network of the same task",
         )
     return infer
+
+
+def teacher_file(path: Path) -> Path:
+    """The file itself, or the weights of a run directory. Raises ConfigError where there is neither."""
+    file = path / "search" / "weights.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        raise ConfigError(f"no teacher at {path}", "name an .onnx, a .safetensors or a run directory in train.teacher")
+    return file
 
 
 def taught(infer: Infer, lr: Tensor) -> Tensor:

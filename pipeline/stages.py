@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.config import Settings
 from pipeline.data import load_pairs
+from pipeline.distill import teacher_file
 from pipeline.errors import StaleArtifact
 from pipeline.export import export, export_work
 from pipeline.images import hash_folders
@@ -34,13 +35,16 @@ def search_run(run: Path, settings: Settings) -> None:
         patch=train.patch,
         rate=train.rate,
         seed=settings.search.seed,
+        activation=settings.search.activation,
+        unshuffle=settings.search.unshuffle,
+        variant=settings.search.variant,
         teacher=train.teacher,
         teacher_weight=train.teacher_weight,
     )
     budget, folders = settings.budget.bounds, settings.data.train
     inputs = hash_folders(folders, task.scale)
-    if Path(train.teacher).is_file():
-        inputs["teacher"] = hash_file(train.teacher)
+    if train.teacher:
+        inputs["teacher"] = hash_file(teacher_file(Path(train.teacher)))
     if is_current(run / "search", inputs=inputs, settings=settings_of(recipe, budget), seed=recipe.seed):
         note(f"search: {run} is current")
         return

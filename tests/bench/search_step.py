@@ -52,9 +52,8 @@ def main(folders: list[str]) -> bool:
         pairs = [sum(seconds[0][at : at + 2]) / 2 for at in range(WARM_UP, STEPS, 2)]
         mixed, alone = median(pairs), median(seconds[1][WARM_UP:])
         ratios[radius] = mixed / alone
-        print(
-            f"{radius:6.2f}  {supernet.candidates():10d}  {1000 * mixed:6.1f} ms  {1000 * alone:6.1f} ms  {ratios[radius]:5.2f}"
-        )
+        times = f"{1000 * mixed:6.1f} ms  {1000 * alone:6.1f} ms"
+        print(f"{radius:6.2f}  {supernet.candidates():10d}  {times}  {ratios[radius]:5.2f}")
     figures = {
         "ratios": ratios,
         "limit": LIMIT,
