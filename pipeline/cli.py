@@ -1,4 +1,4 @@
-"""The command line: the only place that reads the settings file, prints and decides the exit code."""
+"""The command line: commands, their options, and the exit code that every error ends with."""
 
 import logging
 import sys

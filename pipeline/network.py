@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.architecture import Architecture, Cell, architecture_from_dict
-from pipeline.blocks import RESIDUAL_START, ZERO_START, CollapsibleConv, activation, trilevel_op
+from pipeline.blocks import RESIDUAL_START, START, ZERO_START, CollapsibleConv, activation, trilevel_op
 from pipeline.budget import Cost
 from pipeline.errors import StaleArtifact
 from pipeline.manifest import atomic_path
@@ -24,26 +24,30 @@ Form = Literal["training", "plain"]
 
 
 class EdgeCell(nn.Module):
-    """A chain of convolutions, each followed by the activation, with its input added if it is residual."""
+    """A chain of convolutions, each followed by the activation; a residual joins before the last activation.
+
+    Added after it, a residual chain whose last ReLU has died once would stay dead: nothing but the chain reaches it.
+    """
 
     def __init__(self, cell: Cell, width: int, activation_name: str) -> None:
         super().__init__()
         bounds = (width, *cell.widths, width)
+        starts = [START] * (len(cell.ops) - 1) + [RESIDUAL_START if cell.residual else START]
         self.convs = nn.ModuleList(
-            CollapsibleConv(inputs, outputs, int(op[-1]))
-            for op, inputs, outputs in zip(cell.ops, bounds, bounds[1:], strict=False)
+            CollapsibleConv(inputs, outputs, int(op[-1]), start=start)
+            for op, inputs, outputs, start in zip(cell.ops, bounds, bounds[1:], starts, strict=False)
         )
-        if cell.residual:
-            # The skip is an identity already; with a second one the features would double in every cell.
-            self.convs[-1] = CollapsibleConv(bounds[-2], width, int(cell.ops[-1][-1]), start=RESIDUAL_START)
         self.activations = nn.ModuleList(activation(activation_name, outputs) for outputs in bounds[1:])
         self.residual = cell.residual
 
     def forward(self, features: Tensor) -> Tensor:
         inner = features
         for conv, act in zip(self.convs, self.activations, strict=True):
-            inner = act(conv(inner))
-        return features + inner if self.residual else inner
+            inner = conv(inner)
+            if self.residual and conv is self.convs[-1]:
+                inner = inner + features
+            inner = act(inner)
+        return inner
 
 
 class TrilevelCell(nn.Module):

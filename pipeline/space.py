@@ -22,7 +22,7 @@ CELLS = tuple(range(2, 11))
 EXPANSIONS = (0.5, 0.75, 1.0, 1.25, 1.5)
 SKIPS = ("nearest", "conv3")
 KERNELS = (1, 3, 5)
-CHANNELS_PER_CONV = 3.0
+CHANNELS_PER_CONV = 16 / 6  # the best of the plain shapes tried at 16K MACs per LR pixel, x2: 16 channels, 6 convs
 FIXED, PER_CELL = 4, 4  # variables of the whole network, the shape among them, and of each cell
 PLAIN = (0.5, 1.5)  # share of the budget that the plain 3x3 network of a shape may take
 
@@ -85,11 +85,11 @@ class EdgeSpace:
     def _extreme(self, shape: Shape, *, dearest: bool) -> Architecture:
         end = -1 if dearest else 0
         ops = (EDGE_OPS[end], EDGE_OPS[end])
-        return self._architecture(shape, KERNELS[1:][end], KERNELS[1:][end], SKIPS[end], [(ops, EXPANSIONS[end], True)])
+        return self._architecture(shape, KERNELS[1:][end], KERNELS[1:][end], SKIPS[end], [(ops, EXPANSIONS[end], False)])
 
     def _plain(self, shape: Shape) -> Architecture:
         """The network of 3x3 convolutions of one width that an engineer would scale by hand."""
-        return self._architecture(shape, 3, 3, "conv3", [(("conv3", "conv3"), 1.0, True)])
+        return self._architecture(shape, 3, 3, "conv3", [(("conv3", "conv3"), 1.0, False)])
 
     def _architecture(
         self,
@@ -131,7 +131,7 @@ class EdgeSpace:
                 Variable("first", EDGE_OPS, 1, cell),
                 Variable("second", EDGE_OPS, 1, cell),
                 Variable("expansion", EXPANSIONS, 2, cell),
-                Variable("residual", (False, True), 1, cell),
+                Variable("residual", getattr(self, "RES", (False, True)), 0, cell),
             ]
         return tuple(found)
 
@@ -145,10 +145,7 @@ class EdgeSpace:
         return max(cells for _, cells in self.shapes)
 
     def slenderness(self) -> Floats:
-        """log2 of each shape's depth over what published designs of its width have.
-
-        SESR-M5, ECBSR-M10C32 and ECBSR-M16C64 have one convolution for about three channels (`CHANNELS_PER_CONV`).
-        """
+        """log2 of each shape's depth over that of a well-proportioned one (`CHANNELS_PER_CONV`) of its width."""
         width, cells = np.array(self.shapes, dtype=np.float64).T
         return np.asarray(np.log2(CHANNELS_PER_CONV * 2 * cells / width))
 
@@ -188,7 +185,7 @@ class EdgeSpace:
     def _cell_cost(self, width: int, first: int, second: int, expansion: int) -> Cost:
         key = (width, -1 - first, second, expansion)
         if key not in self._costs:
-            cell = ((EDGE_OPS[first], EDGE_OPS[second]), EXPANSIONS[expansion], True)
+            cell = ((EDGE_OPS[first], EDGE_OPS[second]), EXPANSIONS[expansion], False)
             whole = self._architecture((width, 1), 3, 3, "nearest", [cell])
             cost, frame = cost_from_architecture(whole, self.budget.lr_size), self._frame_cost(width, 0, 0, 0)
             self._costs[key] = Cost(cost.macs - frame.macs, cost.params - frame.params)

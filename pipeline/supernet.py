@@ -22,7 +22,7 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 PRIOR = 30.0  # pairs that the prior "no choice makes a difference" weighs in the regression
 PATIENCE = 4.0  # standard errors that make one unit of logit
 HEAD_START = 0.6  # logit by which the options of a network designed by hand begin above the others
-SLENDER = 0.5  # logit by which a shape twice or half as deep as published designs begins below them
+SLENDER = 1.0  # logit by which a shape twice or half as deep as a well-proportioned one begins below it
 COMPARE = 2  # steps from one comparison to the next
 MEMORY = 0.98  # of the running mean of the weights
 ORDER_WEIGHT = 0.05
@@ -42,7 +42,7 @@ class EdgeSupernet(nn.Module):
     of the last steps than shallow ones, which says nothing of what they reach once the rate falls. Even so, what is
     compared early favours shallow and wide, and weights that are shared by random mixtures train worse than a design
     does. So the logits begin from what a person would draw, and evidence has to lead away from there: `HEAD_START` for
-    3x3 kernels of one width with residuals, `SLENDER` against shapes out of proportion.
+    3x3 kernels of one width, `SLENDER` against shapes out of proportion.
     """
 
     gram: Tensor

@@ -63,11 +63,11 @@ class ProgressBar:
         self._noted = time.monotonic()
 
     def __call__(self, done: int, total: int, figures: str = "", label: str = "") -> None:
-        if not self._started:  # what goes on after an interrupt begins in the middle
-            self._started = True
-            self._bar.start()
-            self._bar.reset(self._task, total=total, completed=done)
         label = label or self._label
+        if not self._started:  # what goes on after an interrupt begins in the middle
+            self._bar.reset(self._task, total=total, completed=done, description=label, figures=figures)
+            self._bar.start()
+            self._started = True
         self._bar.update(self._task, description=label, completed=done, figures=figures)
         if self._console.is_terminal or (done < total and time.monotonic() - self._noted < PAUSE):
             return
@@ -107,9 +107,8 @@ def run_table(facts: Mapping[str, Any]) -> Table:
     if facts["passed"] is not None:
         rows["quality"] = _quality_table(facts["quality"], facts["deployed"])
         rows["parity"] = _parity_table(facts["parity"])
-        failures = "".join(f"\n{failure['message']}" for failure in facts["failures"])
-        verdict = Text("passed", "bold green") if facts["passed"] else Text("FAILED", "bold red")
-        rows["verdict"] = verdict + Text(failures)
+        word = ("passed", "bold green") if facts["passed"] else ("FAILED", "bold red")
+        rows["verdict"] = Text.assemble(word, *(f"\n{failure['message']}" for failure in facts["failures"]))
     table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1))
     for name, value in rows.items():
         table.add_row(Text(name, "bold"), value)

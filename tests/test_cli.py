@@ -346,3 +346,10 @@ def test_readme_shows_what_mistakes_look_like(
     assert shown
     main(shlex.split(shown[1]))
     assert capsys.readouterr().err == shown[2]
+
+
+def test_readme_has_one_sentence_for_every_file() -> None:
+    readme = (ROOT / "README.md").read_text()
+    listed = dict(re.findall(r"^  (\w+\.py) +(.+)$", readme, re.MULTILINE))
+    files = [path for package in ("pipeline", "deploy") for path in (ROOT / package).glob("[!_]*.py")]
+    assert listed == {path.name: re.split(r'\.?(?:\n|""")', path.read_text().removeprefix('"""'))[0] for path in files}

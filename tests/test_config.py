@@ -98,6 +98,8 @@ def test_override(override: str, expected: object) -> None:
         ("train.teacher=5", "train.teacher: 5; expected a text"),
         ("train.teacher_weight=1.5", "train.teacher_weight: 1.5; expected a number from 0 to 1"),
         ("verify.parity_db=-1", "verify.parity_db: -1; expected a number, 0 or more"),
+        ("verify.min_gain_over_bicubic_db=inf", "verify.min_gain_over_bicubic_db: inf; expected a number"),
+        ("train.teacher_weight=true", "train.teacher_weight: True; expected a number from 0 to 1"),
         ("run.name=../elsewhere", "run.name: '../elsewhere'; expected a name of letters"),
         ("search.stesp=1", "search.stesp: unknown key; did you mean search.steps?"),
         ("train.steps=1", "train.steps: unknown key; did you mean search.steps?"),

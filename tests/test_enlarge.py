@@ -10,6 +10,7 @@ from deploy.runners import OnnxRuntimeRunner
 from deploy.upscale import upscale
 from pipeline.enlarge import enlarge, model_from_path
 from pipeline.errors import ConfigError, DataError, StaleArtifact
+from pipeline.manifest import write_manifest
 
 MODES = {"L": (9, 7), "LA": (9, 7, 2), "RGB": (9, 7, 3), "RGBA": (9, 7, 4)}
 
@@ -94,3 +95,11 @@ def test_model_of_a_run_is_the_most_precise_one(small_run: Path, tmp_path: Path)
         model_from_path(run)
     with pytest.raises(ConfigError, match="no run or model at"):
         model_from_path(tmp_path / "nowhere")
+
+
+def test_export_without_a_model(tmp_path: Path) -> None:
+    (tmp_path / "export").mkdir()
+    write_manifest(tmp_path / "export", inputs={}, settings={}, outputs=[])
+    with pytest.raises(StaleArtifact, match="holds no model") as caught:
+        model_from_path(tmp_path)
+    assert f"run `sr-pipeline export {tmp_path}`" in caught.value.hint
