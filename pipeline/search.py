@@ -28,6 +28,7 @@ from pipeline.space import EdgeSpace
 from pipeline.supernet import EdgeSupernet
 from pipeline.torch_runner import TorchRunner
 from pipeline.trilevel import TrilevelSupernet
+from pipeline.trilevel_choice import ensure_feasible
 from pipeline.trilevel_space import TrilevelSpace, Variant
 
 SCHEMA = 1
@@ -148,22 +149,25 @@ def settings_of(recipe: Recipe, budget: Budget) -> dict[str, Any]:
     return {"recipe": asdict(recipe), "budget": asdict(budget)}
 
 
+def space_from_recipe(recipe: Recipe, budget: Budget) -> EdgeSpace | TrilevelSpace:
+    """The space that a search looks through; answers at once. Raises InfeasibleBudget and ConfigError."""
+    if recipe.space == "edge":
+        return EdgeSpace(recipe.scale, recipe.color, budget, recipe.activation, recipe.unshuffle)
+    if recipe.variant == "a" and recipe.scale == 3:
+        raise ConfigError("variant a of the trilevel space doubles, and x3 is no power of 2", "set search.variant = b")
+    ups = 1 if recipe.variant == "a" and recipe.scale == 2 else 2
+    space = TrilevelSpace(recipe.scale, recipe.color, recipe.variant, max_ups=ups)
+    ensure_feasible(space, budget)
+    return space
+
+
 def supernet_from_recipe(recipe: Recipe, budget: Budget) -> EdgeSupernet | TrilevelSupernet:
     """The mixture that a search begins with, drawn with the recipe's seed. Raises InfeasibleBudget and ConfigError."""
+    space = space_from_recipe(recipe, budget)
     torch.manual_seed(recipe.seed)
-    if recipe.space == "trilevel":
-        if recipe.variant == "a" and recipe.scale == 3:
-            raise ConfigError(
-                "variant a of the trilevel space doubles, and x3 is no power of 2", "set search.variant = b"
-            )
-        ups = 1 if recipe.variant == "a" and recipe.scale == 2 else 2
-        space = TrilevelSpace(recipe.scale, recipe.color, recipe.variant, max_ups=ups)
+    if isinstance(space, TrilevelSpace):
         return TrilevelSupernet(space, budget, recipe.relaxation)
-    return EdgeSupernet(
-        EdgeSpace(recipe.scale, recipe.color, budget, recipe.activation, recipe.unshuffle),
-        recipe.relaxation,
-        recipe.seed,
-    )
+    return EdgeSupernet(space, recipe.relaxation, recipe.seed)
 
 
 def hold_out(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:

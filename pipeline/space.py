@@ -85,7 +85,9 @@ class EdgeSpace:
     def _extreme(self, shape: Shape, *, dearest: bool) -> Architecture:
         end = -1 if dearest else 0
         ops = (EDGE_OPS[end], EDGE_OPS[end])
-        return self._architecture(shape, KERNELS[1:][end], KERNELS[1:][end], SKIPS[end], [(ops, EXPANSIONS[end], False)])
+        return self._architecture(
+            shape, KERNELS[1:][end], KERNELS[1:][end], SKIPS[end], [(ops, EXPANSIONS[end], False)]
+        )
 
     def _plain(self, shape: Shape) -> Architecture:
         """The network of 3x3 convolutions of one width that an engineer would scale by hand."""
@@ -131,7 +133,7 @@ class EdgeSpace:
                 Variable("first", EDGE_OPS, 1, cell),
                 Variable("second", EDGE_OPS, 1, cell),
                 Variable("expansion", EXPANSIONS, 2, cell),
-                Variable("residual", getattr(self, "RES", (False, True)), 0, cell),
+                Variable("residual", (False, True), 0, cell),
             ]
         return tuple(found)
 

@@ -14,7 +14,7 @@ from pipeline.images import hash_folders
 from pipeline.manifest import claim, hash_file, is_current, read_manifest
 from pipeline.onnx_graph import Precision
 from pipeline.runs import facts_from_run
-from pipeline.search import Recipe, search, settings_of
+from pipeline.search import Recipe, search, settings_of, space_from_recipe
 from pipeline.terminal import ProgressBar, note, search_figures
 from pipeline.verdict import Thresholds
 from pipeline.verify import verify, verify_work
@@ -48,6 +48,7 @@ def search_run(run: Path, settings: Settings) -> None:
     if is_current(run / "search", inputs=inputs, settings=settings_of(recipe, budget), seed=recipe.seed):
         note(f"search: {run} is current")
         return
+    space_from_recipe(recipe, budget)  # an infeasible budget is refused before the images are decoded
     claim(run / "search")
     with ProgressBar("images") as bar:
         pairs = load_pairs(folders, task.scale, skip_broken=settings.data.skip_broken, progress=bar)

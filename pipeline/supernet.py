@@ -24,6 +24,7 @@ PATIENCE = 4.0  # standard errors that make one unit of logit
 HEAD_START = 0.6  # logit by which the options of a network designed by hand begin above the others
 SLENDER = 1.0  # logit by which a shape twice or half as deep as a well-proportioned one begins below it
 COMPARE = 2  # steps from one comparison to the next
+RATE = 0.4  # of the learning rate: weights that many networks share bear less
 MEMORY = 0.98  # of the running mean of the weights
 ORDER_WEIGHT = 0.05
 
@@ -136,7 +137,7 @@ class EdgeSupernet(nn.Module):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer trains, with factors of its rate. The logits are estimated, not trained."""
-        return [{"params": list(self.shared.parameters()), "factor": 1.0}]
+        return [{"params": list(self.shared.parameters()), "factor": RATE}]
 
     def loss(self, lr: Tensor, hr: Tensor, step: int, objective: Callable[[Tensor], Tensor]) -> Tensor:
         """The objective of an architecture drawn for this step; every other step also compares two of them.
