@@ -15,7 +15,7 @@ from pipeline.data import Pair, load_pairs
 from pipeline.errors import ConfigError, DataError, InfeasibleBudget
 from pipeline.manifest import check_outputs
 from pipeline.network import load_network, network_from_architecture, save_network
-from pipeline.search import Progress, Recipe, hold_out, search
+from pipeline.search import Progress, Recipe, hold_out, search, space_from_recipe
 
 RECIPE = Recipe("edge", 2, "rgb", "sparsestmax", steps=40, batch=2, patch=12, rate=2e-3, seed=1)
 BUDGET = Budget((32, 32), macs=5_000 * 1024)
@@ -90,6 +90,23 @@ def test_an_interrupted_search_goes_on_to_the_same_weights(
     one, two = (load_file(tmp_path / name / "search" / "weights.safetensors") for name in ("cut", "whole"))
     assert one.keys() == two.keys()
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+
+
+def test_the_published_space_ends_as_one_network_too(tmp_path: Path) -> None:
+    budget = Budget((256, 256), macs=15_400_000_000)
+    recipe = replace(RECIPE, space="trilevel", scale=4, relaxation="sorted", steps=3, batch=1, patch=8)
+    report = search(tmp_path, recipe, budget, load_pairs(["scikit-image:test"], 4)[:1], inputs={})
+    network = load_network(tmp_path / "search" / "weights.safetensors")
+    assert network.architecture.space == "trilevel"
+    assert report["cut_gap_db"] <= 0.01
+    assert 0.9 <= report["share"] <= 1.0
+
+
+def test_an_impossible_variant_says_which_one_to_take() -> None:
+    recipe = replace(RECIPE, space="trilevel", scale=3, variant="a")
+    with pytest.raises(ConfigError) as error:
+        space_from_recipe(recipe, BUDGET)
+    assert "search.variant = b" in error.value.hint
 
 
 def test_a_checkpoint_of_another_recipe_is_not_used(
