@@ -14,8 +14,9 @@ from pipeline.images import hash_folders
 from pipeline.manifest import claim, hash_file, is_current, read_manifest
 from pipeline.onnx_graph import Precision
 from pipeline.runs import facts_from_run
-from pipeline.search import Recipe, search, settings_of, space_from_recipe
+from pipeline.search import search
 from pipeline.terminal import ProgressBar, note, search_figures
+from pipeline.training import Recipe, settings_of, space_from_recipe
 from pipeline.verdict import Thresholds
 from pipeline.verify import verify, verify_work
 
