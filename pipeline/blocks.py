@@ -32,11 +32,12 @@ class CollapsibleConv(nn.Module):
         self.branches = nn.ParameterDict()
         for size in sizes:
             branch = torch.empty(outputs, inputs, size, size)
-            nn.init.kaiming_normal_(branch, nonlinearity="relu").mul_(start[1] if size == kernel else start[2])
+            if not branch.is_meta:  # PyTorch takes its time over what has no memory, and supernets build much of it
+                nn.init.kaiming_normal_(branch, nonlinearity="relu").mul_(start[1] if size == kernel else start[2])
             self.branches[str(size)] = nn.Parameter(branch)
         self.identity = nn.Parameter(torch.tensor(start[0]))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
-        self.register_buffer("eye", torch.eye(outputs, inputs)[:, :, None, None], persistent=False)
+        self.register_buffer("eye", torch.zeros(outputs, inputs).fill_diagonal_(1)[:, :, None, None], persistent=False)
 
     def kernel(self, outputs: int | None = None, inputs: int | None = None, size: int | None = None) -> Tensor:
         """The collapsed kernel (outputs, inputs, size, size) of the whole convolution or of a slice of it."""
