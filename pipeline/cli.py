@@ -101,12 +101,18 @@ def search(
 
 @commands.command()
 @run_argument
-@click.option("--precision", "precisions", multiple=True, type=click.Choice(["fp32", "fp16"]), help="[default: fp32]")
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    type=click.Choice(["fp32", "fp16"]),
+    help="May be repeated.  [default: fp32]",
+)
 @json_option
 def export(run: Path, precisions: "tuple[Precision, ...]", as_json: bool) -> None:
-    """Fold the network of RUN into plain convolutions and write RUN/export/model.onnx.
+    """Fold the network of RUN and write it as ONNX.
 
-    --precision fp16 adds model.fp16.onnx.
+    The files are RUN/export/model.onnx and, with --precision fp16, model.fp16.onnx.
     """
     from pipeline import stages
 
@@ -120,9 +126,10 @@ def export(run: Path, precisions: "tuple[Precision, ...]", as_json: bool) -> Non
 @set_option
 @json_option
 def verify(run: Path, config: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Measure every form of RUN's network on the benchmarks and give the verdict.
+    """Measure RUN on the benchmarks and give the verdict.
 
-    The budget is the one that RUN was searched for; --set budget.macs=... asks for another.
+    Every form of the network is compared: training form, plain form and the exported models. The budget is the one
+    that RUN was searched for; --set budget.macs=... asks for another.
     """
     from pipeline.runs import budget_of_run
 
@@ -147,7 +154,10 @@ def verify(run: Path, config: Path | None, overrides: tuple[str, ...], as_json: 
 def run_all(
     config: Path | None, overrides: tuple[str, ...], seed: int | None, output: Path | None, as_json: bool
 ) -> None:
-    """Search, export in fp32 and fp16, and verify; stages that are current are skipped."""
+    """Search, export and verify; skip what is current.
+
+    The network is exported in fp32 and fp16.
+    """
     settings = _settings(config, overrides, seed)
     run = output or Path("runs") / settings.run.name
     from pipeline import stages
@@ -172,7 +182,10 @@ def show(run: Path, as_json: bool) -> None:
 @click.option("-o", "--output", type=Path, metavar="PATH", help="File or folder to write; beside SOURCE if not given.")
 @json_option
 def upscale(model: Path, source: Path, output: Path | None, as_json: bool) -> None:
-    """Enlarge SOURCE, an image or a folder of images, with MODEL, a run directory or an .onnx file."""
+    """Enlarge images with a run or a model.
+
+    SOURCE is an image or a folder of images, MODEL a run directory or an .onnx file.
+    """
     from pipeline.enlarge import enlarge, model_from_path
 
     chosen = model_from_path(model)
