@@ -157,7 +157,7 @@ def _parity_table(rows: Iterable[Mapping[str, Any]]) -> Table:
         table.add_row(
             row["candidate"],
             f"{row['psnr_between_db']:.1f}",
-            row["worst_image"],
+            row["worst_image"].rpartition("/")[2],
             f"{row['tolerance']:g}",
             "not finite" if row["max_abs"] is None else f"{row['max_abs']:.1e}",
             f"{row['delta_psnr_db']:+.4f} dB",

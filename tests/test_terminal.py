@@ -94,8 +94,8 @@ def test_several_sets_have_a_mean_over_all() -> None:
 @pytest.mark.parametrize(("passed", "word"), [(True, "passed"), (False, "FAILED")])
 def test_verdict_and_parity(passed: bool, word: str) -> None:
     text = drawn(facts(**verdict(1, passed=passed)))
-    assert re.search(rf"plain form +80.0 +Set/cup +90 +1.2e-02 +-0.2500 dB +{word}", text)
-    assert re.search(rf"plain form +0.0 +Set/cup +90 +not finite +-0.2500 dB +{word}", text)
+    assert re.search(rf"plain form +80.0 +cup +90 +1.2e-02 +-0.2500 dB +{word}", text)
+    assert re.search(rf"plain form +0.0 +cup +90 +not finite +-0.2500 dB +{word}", text)
     assert re.search(rf"verdict +{word}", text)
     assert ("forms [differ]" in text) is not passed
 
