@@ -123,7 +123,11 @@ def engine_from_onnx(
 def write_engine(path: Path, engine: bytes, facts: EngineFacts) -> None:
     """Writes the engine and its facts, each at once; one without the other is refused by `read_engine`."""
     _write(path, engine)
-    _write(facts_path(path), (json.dumps(asdict(facts), indent=2) + "\n").encode())
+    _write(facts_path(path), json_from_facts(facts))
+
+
+def json_from_facts(facts: EngineFacts) -> bytes:
+    return (json.dumps(asdict(facts), indent=2) + "\n").encode()
 
 
 def facts_path(engine: Path) -> Path:

@@ -28,7 +28,14 @@ def test_pairs_are_those_that_onnx_wrote(tmp_path: Path, properties: dict[str, s
 
 @pytest.mark.parametrize(
     "content",
-    [model_bytes({"scale": "2"})[:-3], model_bytes({"scale": "2"})[:100], b"\x0b", b"\xff", b"\x72\x02\x12\x00", b"junk"],
+    [
+        model_bytes({"scale": "2"})[:-3],
+        model_bytes({"scale": "2"})[:100],
+        b"\x0b",
+        b"\xff",
+        b"\x72\x02\x12\x00",
+        b"junk",
+    ],
     ids=["cut off", "cut in the graph", "wire type", "number cut off", "value without key", "text"],
 )
 def test_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:

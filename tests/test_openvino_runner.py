@@ -49,9 +49,7 @@ def test_it_computes_what_onnxruntime_computes(model: Callable[..., Path], archi
     ("hint", "stored", "computed"),
     [("f32", "fp32", "fp32"), ("bf16", "fp32", "bf16"), ("f16", "fp32", "fp16"), ("f32", "fp16", "fp16")],
 )
-def test_precision_is_set_and_told(
-    model: Callable[..., Path], hint: Hint, stored: Precision, computed: str
-) -> None:
+def test_precision_is_set_and_told(model: Callable[..., Path], hint: Hint, stored: Precision, computed: str) -> None:
     if not can({"f32": "FP32", "bf16": "BF16", "f16": "FP16"}[hint]):
         pytest.skip(f"this CPU does not compute in {hint}")
     frame = np.random.default_rng(0).random((1, 1, 8, 6), np.float32)
