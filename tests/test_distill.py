@@ -39,7 +39,7 @@ def test_what_is_no_teacher_is_refused(tmp_path: Path) -> None:
         teacher_from_file(other, 2, "rgb")
 
 
-def test_a_damaged_teacher_is_named(tmp_path: Path, searched_run: Callable[..., Path]) -> None:
+def test_a_damaged_teacher_is_named(searched_run: Callable[..., Path]) -> None:
     weights = searched_run() / "search" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(StaleArtifact, match=r"weights\.safetensors"):
