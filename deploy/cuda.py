@@ -46,9 +46,9 @@ class Gpu:
         if self._driver.cuInit(0) or self._driver.cuDeviceGet(byref(device), 0):
             raise RuntimeMissing(runtime, "finds no NVIDIA GPU", "needs an NVIDIA GPU")
         self._device = device.value
-        name = ctypes.create_string_buffer(256)
-        self._call("cuDeviceGetName", name, len(name), self._device)
-        self.name = name.value.decode()
+        text = ctypes.create_string_buffer(256)
+        self._call("cuDeviceGetName", text, len(text), self._device)
+        self.name = text.value.decode()
         self.compute_capability = f"{self._attribute(MAJOR)}.{self._attribute(MINOR)}"
         self._call("cuDevicePrimaryCtxRetain", byref(context), self._device)
         self._call("cuCtxSetCurrent", context)

@@ -90,7 +90,8 @@ def engine_from_onnx(
     model = onnx.read_bytes()
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model):
-        reasons = [parser.get_error(index).desc() for index in range(parser.num_errors)]
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        reasons = [f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors]
         raise ModelUnreadable(f"{flavour} cannot read {onnx}: {first_reason([*reasons, *log.errors])}")
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)

@@ -22,7 +22,7 @@ class OpenVinoRunner:
 
     precision: of everything that the model does not hold as INT8. Left to itself OpenVINO takes what is fastest.
     threads: None leaves the number to the runtime.
-    Raises RuntimeMissing where OpenVINO is not installed or this CPU does not compute in the precision, ModelUnreadable.
+    Raises ModelUnreadable; RuntimeMissing where OpenVINO is not installed or this CPU does not compute in `precision`.
     """
 
     def __init__(self, path: Path, precision: Hint = "f32", threads: int | None = None) -> None:

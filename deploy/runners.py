@@ -55,7 +55,7 @@ class ModelMetadata:
     margin: LR pixels around an LR pixel that its SR pixels depend on, in each direction; a multiple of `multiple`.
         Tiles that overlap by it give the result of the whole frame.
     architecture_id: id of the architecture.
-    precision: of the features inside, as they are computed: "fp32", "fp16", "bf16" or "int8"; frames are float32 always.
+    precision: of the features inside, as they are computed: "fp32", "fp16", "bf16" or "int8"; frames are float32.
     """
 
     scale: int

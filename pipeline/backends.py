@@ -38,7 +38,7 @@ def engine_name(precision: Precision, flavour: Flavour) -> str:
 
 
 def open_model(path: Path, threads: int | None = None, backend: Backend = "onnxruntime") -> Runner:
-    """Raises BackendMissing where the runtime or its device is absent, StaleArtifact where the file is no model of ours."""
+    """Raises BackendMissing where the runtime or its device is absent, StaleArtifact where it is no model of ours."""
     with _errors_of_the_pipeline():
         return OPENERS[backend](path, threads)
 
@@ -46,7 +46,7 @@ def open_model(path: Path, threads: int | None = None, backend: Backend = "onnxr
 def open_engine(path: Path, onnx_sha256: str) -> Runner:
     """An engine, on the GPU. onnx_sha256: of the model that it stands for.
 
-    Raises BackendMissing as `open_model`, StaleArtifact where it was built for something else: the text says what differs.
+    Raises BackendMissing as `open_model`, StaleArtifact with what differs where it was built for something else.
     """
     with _errors_of_the_pipeline():
         return TensorRtRunner(path, onnx_sha256)
