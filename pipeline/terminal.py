@@ -107,7 +107,7 @@ def run_table(facts: Mapping[str, Any]) -> Table:
     if facts["passed"] is not None:
         rows["quality"] = _quality_table(facts["quality"], facts["deployed"])
         rows["parity"] = _parity_table(facts["parity"])
-        if facts["not_run"]:
+        if facts.get("not_run"):  # reports of earlier versions have none
             rows["not run"] = Text("\n".join(_not_run_lines(facts["not_run"])))
         word = ("passed", "bold green") if facts["passed"] else ("FAILED", "bold red")
         rows["verdict"] = Text.assemble(word, *(f"\n{failure['message']}" for failure in facts["failures"]))
