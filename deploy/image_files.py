@@ -16,7 +16,7 @@ def read_image(path: Path) -> Image8:
     """The image as it is meant to be seen: uint8 (height, width), or with 2, 3 or 4 channels: LA, RGB, RGBA.
 
     Palettes, CMYK and other colour models become RGB; the camera's orientation is applied. Raises DeployError, naming
-    the file: not an image, more than 8 bits per channel, Pillow missing.
+    the file: not an image, an animation, more than 8 bits per channel, Pillow missing.
     """
     try:
         array: Image8 = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _decode(path)
@@ -34,7 +34,9 @@ def write_image(path: Path, image: Image8) -> None:
         if path.suffix == ".npy":
             np.save(path, image)
         else:
-            _pillow(path).fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image).save(path)
+            picture = _pillow(path).fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
+            # For formats that lose detail; the others ignore it. An enlarged image deserves better than the default.
+            picture.save(path, quality=95)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DeployError(f"cannot write {path}: {reason}") from error
@@ -45,6 +47,8 @@ def _decode(path: Path) -> NDArray[Any]:
     from PIL import ImageOps
 
     with image_module.open(path) as file:
+        if getattr(file, "n_frames", 1) > 1 and file.format != "MPO":
+            raise DeployError(f"cannot read {path}: it holds {file.n_frames} pictures; one is enlarged at a time")
         image = ImageOps.exif_transpose(file)
     alpha = "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
     if image.mode in ("1", "L", "LA", "La"):

@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipeline.errors import StaleArtifact
 from pipeline.manifest import atomic_path
+
+RESTART = "delete it to start the search again"
 
 
 def save_checkpoint(
@@ -22,14 +24,14 @@ def save_checkpoint(
         tensors |= {f"optimizer.{index}.{name}": tensor.clone() for name, tensor in moments.items()}
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(contiguous, temporary, {"identity": identity, "notes": json.dumps(notes)})
+        temporary.write_bytes(save(contiguous, {"identity": identity, "notes": json.dumps(notes)}))
 
 
 class Checkpoint:
     """A checkpoint that was read; `restore` puts it into a module and its optimizer of the same shape."""
 
-    def __init__(self, notes: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        self.notes, self._tensors = notes, tensors
+    def __init__(self, path: Path, notes: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        self.path, self.notes, self._tensors = path, notes, tensors
 
     @classmethod
     def read(cls, path: Path, identity: str) -> "Checkpoint | None":
@@ -45,11 +47,18 @@ class Checkpoint:
                 if metadata.get("identity") != identity:
                     return None
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return cls(json.loads(metadata["notes"]), tensors)
+            return cls(path, json.loads(metadata["notes"]), tensors)
         except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise StaleArtifact(f"{path} is damaged: {error}", "delete it to start the search again") from error
+            raise StaleArtifact(f"{path} is damaged: {error}", RESTART) from error
 
     def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Raises StaleArtifact where it does not fit, before anything has trained on it."""
+        try:
+            self._restore(module, optimizer)
+        except (RuntimeError, KeyError, IndexError, ValueError) as error:
+            raise StaleArtifact(f"{self.path} is damaged: {error}", RESTART) from error
+
+    def _restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         module.load_state_dict(self._part("module."))
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from deploy.runners import Runner
 from deploy.upscale import Infer
 from pipeline.architecture import Color
 from pipeline.backends import open_model
@@ -13,29 +14,29 @@ from pipeline.network import load_network
 from pipeline.torch_runner import TorchRunner
 
 
-def teacher_from_file(path: Path, scale: int, color: Color) -> Infer:
+def teacher_from_file(path: Path, scale: int, color: Color, patch: int) -> Infer:
     """What maps LR to SR, (batch, channels, h, w) arrays in [0, 1], for a .onnx or .safetensors file or a run.
 
-    Raises ConfigError where the file is of another kind, scale or colour, StaleArtifact where it is damaged.
+    patch: side of the LR patches it will be shown. Raises ConfigError where the file is of another kind, scale or
+    colour or cannot read such patches, StaleArtifact where it is damaged.
     """
     path = teacher_file(path)
     match path.suffix:
         case ".onnx":
-            runner = open_model(path).__enter__()
-            found = (runner.metadata.scale, runner.metadata.color)
-            infer = runner.infer
+            runner: Runner = open_model(path).__enter__()
         case ".safetensors":
-            network = load_network(path)
-            found = (network.architecture.scale, network.architecture.color)
-            infer = TorchRunner(network).infer
+            runner = TorchRunner(load_network(path))
         case _:
             raise ConfigError(f"{path} is no teacher", "name a .onnx or .safetensors file in train.teacher")
-    if found != (scale, color):
+    facts = runner.metadata
+    if (facts.scale, facts.color) != (scale, color):
         raise ConfigError(
-            f"the teacher {path} is x{found[0]} {found[1]}, the task is x{scale} {color}",
+            f"the teacher {path} is x{facts.scale} {facts.color}, the task is x{scale} {color}",
             "set train.teacher to a network of the same task",
         )
-    return infer
+    if patch % facts.multiple:
+        raise ConfigError(f"the teacher reads multiples of {facts.multiple}, not patches of {patch}", "set train.patch")
+    return runner.infer
 
 
 def teacher_file(path: Path) -> Path:

@@ -10,6 +10,7 @@ from pipeline.backends import open_model
 from pipeline.errors import ConfigError, DataError, StaleArtifact
 from pipeline.images import SUFFIXES, listed
 from pipeline.manifest import atomic_path, check_outputs
+from pipeline.runs import state_of
 
 
 def model_from_path(path: Path) -> Path:
@@ -22,6 +23,8 @@ def model_from_path(path: Path) -> Path:
     if not path.is_dir():
         raise ConfigError(f"no run or model at {path}", "name a run directory or a model.onnx")
     models = [name for name in check_outputs(path / "export").outputs if name.endswith(".onnx")]
+    if state_of(path, "export")["stale"]:
+        raise StaleArtifact(f"{path} was searched again since its export", f"run `sr-pipeline export {path}`")
     if not models:
         raise StaleArtifact(f"{path}/export holds no model", f"run `sr-pipeline export {path}`")
     return path / "export" / min(models, key=len)
@@ -38,9 +41,14 @@ def enlarge(
     target: a file, or a folder, which is made; None writes beside the source, as photo_x2.png or folder_x2/photo.png.
     on_image: called with what was written, after each image.
     Raises DataError that names all images that could not be read, after the others were written; ConfigError where the
-    target cannot be written.
+    target cannot be written or is what is read.
     """
     images = _images(source)
+    taken = {image.resolve() for image in images}
+    if source.is_dir() and target is not None and target.resolve() == source.resolve():
+        raise ConfigError(f"{target} is the folder to read from", "name another folder with -o")
+    if target is not None and target.resolve() in taken:
+        raise ConfigError(f"{target} is the image to enlarge", "name another file with -o")
     broken: list[str] = []
     written: list[Path] = []
     with open_model(model) as runner:

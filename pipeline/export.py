@@ -101,7 +101,7 @@ def _model(plain: Network, precision: Precision, measured: dict[str, str], frame
 
 
 def _measured(search: Path) -> dict[str, str]:
-    """The PSNR-Y that the search reports, in dB on its held-out images; nothing where it reports none."""
+    """The PSNR-Y that the search reports, in dB on the images it watched; nothing where it reports none."""
     with suppress(OSError, ValueError, KeyError):
         report = json.loads((search / "report.json").read_text(encoding="utf-8"))
         return {"search_psnr_y_db": f"{report['psnr_y']:.3f}"}

@@ -23,7 +23,7 @@ PACKAGES = (
     "numpy",
     "onnx",
     "onnxruntime",
-    "onnxscript",
+    "fvcore",
     "pillow",
     "safetensors",
     "scikit-image",
@@ -139,13 +139,16 @@ def check_outputs(folder: Path) -> Manifest:
     """The lock in `folder`, after every output was found as it was recorded. Raises as read_manifest does."""
     manifest = read_manifest(folder)
     for name, recorded in manifest.outputs.items():
-        path = folder / name
-        if not path.is_file():
-            raise StaleArtifact(f"{path} is missing", _again(folder))
-        if hash_file(path) != recorded:
-            hint = f"restore the file, or delete {folder} and {_again(folder)}"
-            raise StaleArtifact(f"{path} was changed since {folder.name} wrote it", hint)
+        if not (folder / name).is_file():
+            raise StaleArtifact(f"{folder / name} is missing", _again(folder))
+        _check_output(folder, name, recorded)
     return manifest
+
+
+def _check_output(folder: Path, name: str, recorded: str) -> None:
+    if hash_file(folder / name) != recorded:
+        hint = f"restore the file, or delete {folder} and {_again(folder)}"
+        raise StaleArtifact(f"{folder / name} was changed since {folder.name} wrote it", hint)
 
 
 def is_current(
@@ -153,7 +156,8 @@ def is_current(
 ) -> bool:
     """Whether the stage of `folder` has done this work already and all of its outputs are there.
 
-    Raises StaleArtifact where an output was changed since: work of someone else must not be overwritten in passing.
+    Raises StaleArtifact where an output was changed since, whether the work is the same or not: what someone else put
+    there must not be overwritten in passing.
     """
     if not (folder / "manifest.json").is_file():
         return False
@@ -161,8 +165,11 @@ def is_current(
         manifest = read_manifest(folder)
     except StaleArtifact:
         return False
+    there = {name for name in manifest.outputs if (folder / name).is_file()}
+    for name in sorted(there):
+        _check_output(folder, name, manifest.outputs[name])
     done = (manifest.inputs, manifest.settings, manifest.seed) == (dict(inputs), _as_json(settings), seed)
-    return done and all((folder / name).is_file() for name in manifest.outputs) and bool(check_outputs(folder))
+    return done and there == set(manifest.outputs)
 
 
 def versions() -> dict[str, str]:

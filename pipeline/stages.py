@@ -21,8 +21,9 @@ from pipeline.manifest import check_outputs, claim, hash_file, is_current, read_
 from pipeline.model_facts import margin_from_architecture
 from pipeline.quantise import frames_from_pairs
 from pipeline.runs import budget_of_run, facts_from_run
-from pipeline.search import Recipe, search, settings_of, space_from_recipe
+from pipeline.search import search
 from pipeline.terminal import ProgressBar, note, search_figures
+from pipeline.training import Recipe, settings_of, space_from_recipe
 from pipeline.verdict import Thresholds
 from pipeline.verify import verify, verify_work
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from pipeline.search import Progress
+    from pipeline.training import Progress
 
 UNITS = ((10**9, "G"), (10**6, "M"), (10**3, "K"))
 PAUSE = 10.0  # seconds between lines of progress where a bar cannot be drawn

@@ -55,3 +55,20 @@ def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StaleArtifact, match="damaged") as error:
         Checkpoint.read(path, "this")
     assert "delete it" in error.value.hint
+
+
+def test_a_checkpoint_that_does_not_fit_is_damaged(tmp_path: Path) -> None:
+    module, optimizer = _trained(2)
+    save_checkpoint(tmp_path / "c.safetensors", "this", module, optimizer, {})
+    checkpoint = Checkpoint.read(tmp_path / "c.safetensors", "this")
+    assert checkpoint is not None
+    other = torch.nn.Conv2d(3, 4, 3)
+    with pytest.raises(StaleArtifact, match="damaged"):
+        checkpoint.restore(other, torch.optim.AdamW(other.parameters(), fused=True))
+
+
+def test_others_may_read_a_checkpoint(tmp_path: Path) -> None:
+    module, optimizer = _trained(1)
+    save_checkpoint(tmp_path / "c.safetensors", "this", module, optimizer, {})
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "c.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -209,6 +209,8 @@ TRAIN = "--set=data.train={folder}"
         (nothing, ["export"], errors.ConfigError, "Missing argument 'RUN'"),
         (nothing, ["shearch"], errors.ConfigError, "No such command 'shearch'"),
         (nothing, ["export", "{run}", "--precision", "int4"], errors.ConfigError, "'int4'"),
+        (nothing, ["export", "{run}", "--engine", "tensorflow"], errors.ConfigError, "'tensorflow'"),
+        (nothing, ["export", "{run}", "--precision=int8", "--calibration=/nowhere"], errors.DataError, "no folder"),
     ],
 )
 def test_mistake_ends_with_its_code_one_line_and_a_hint(
@@ -236,6 +238,15 @@ def test_mistake_ends_with_its_code_one_line_and_a_hint(
     assert lines == [f"error: {told['error']}", f"hint: {told['hint']}"]
     assert told["exit_code"] == error.exit_code
     assert not (tmp_path / "new" / "search" / "manifest.json").exists()
+
+
+def test_missing_runtime_names_its_extra(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    assert main(["export", str(run), "--engine", "tensorrt"]) == errors.BackendMissing.exit_code
+    shown = capsys.readouterr().err
+    assert "error: tensorrt is not installed\nhint: pip install 'sr-pipeline[tensorrt]'" in shown
 
 
 @pytest.mark.parametrize("command", ["export", "verify", "upscale", "show"])

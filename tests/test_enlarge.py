@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -103,3 +104,24 @@ def test_export_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(StaleArtifact, match="holds no model") as caught:
         model_from_path(tmp_path)
     assert f"run `sr-pipeline export {tmp_path}`" in caught.value.hint
+
+
+@pytest.mark.parametrize("target", [".", "photo.png"])
+def test_what_is_read_is_not_overwritten(model: Path, tmp_path: Path, target: str) -> None:
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (8, 6), (9, 8, 7)).save(photo)
+    before = photo.read_bytes()
+    source = photo if target == "photo.png" else tmp_path
+    with pytest.raises(ConfigError, match=r"to read from|to enlarge"):
+        enlarge(model, source, tmp_path / target)
+    assert photo.read_bytes() == before
+
+
+def test_an_export_of_an_earlier_search_is_stale(small_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(small_run / "run", tmp_path / "run")
+    manifest = run / "search" / "manifest.json"
+    fields = json.loads(manifest.read_text())
+    fields["outputs"]["weights.safetensors"] = "0" * 64
+    manifest.write_text(json.dumps(fields))
+    with pytest.raises(StaleArtifact, match="searched again"):
+        model_from_path(run)

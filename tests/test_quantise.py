@@ -80,7 +80,8 @@ def pair(height: int, width: int, channels: int, value: int = 0) -> Pair:
 )
 def test_frames_are_what_the_network_reads(given: Pair, color: Color, multiple: int, shape: tuple[int, ...]) -> None:
     (frame,) = frames_from_pairs([given], color, multiple)
-    assert (frame.shape, frame.dtype) == (shape, np.float32)
+    assert frame.shape == shape
+    assert frame.dtype == np.float32
 
 
 def test_luma_frames_hold_the_luma_of_the_standard() -> None:

@@ -1,7 +1,6 @@
 """The search stage on real photographs, in a few steps."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,7 +14,8 @@ from pipeline.data import Pair, load_pairs
 from pipeline.errors import ConfigError, DataError, InfeasibleBudget
 from pipeline.manifest import check_outputs
 from pipeline.network import load_network, network_from_architecture, save_network
-from pipeline.search import Progress, Recipe, hold_out, search, space_from_recipe
+from pipeline.search import search
+from pipeline.training import Progress, Recipe, hold_out, space_from_recipe
 
 RECIPE = Recipe("edge", 2, "rgb", "sparsestmax", steps=40, batch=2, patch=12, rate=2e-3, seed=1)
 BUDGET = Budget((32, 32), macs=5_000 * 1024)
@@ -131,13 +131,25 @@ def test_an_infeasible_budget_ends_before_anything_is_written(tmp_path: Path, pa
     assert not (tmp_path / "run").exists()
 
 
+def test_a_patch_that_cannot_be_unshuffled_is_refused(tmp_path: Path, pairs: list[Pair]) -> None:
+    with pytest.raises(ConfigError, match="no multiple of 2"):
+        search(tmp_path, replace(RECIPE, unshuffle=2, patch=13), BUDGET, pairs, inputs={})
+
+
+def test_a_search_that_diverges_says_so(tmp_path: Path, pairs: list[Pair]) -> None:
+    with pytest.raises(ConfigError, match="training diverged") as error:
+        search(tmp_path, replace(RECIPE, rate=1e12), BUDGET, pairs, inputs={})
+    assert "train.rate" in error.value.hint
+    assert not (tmp_path / "search" / "weights.safetensors").exists()
+
+
 def test_images_smaller_than_a_patch_are_refused(tmp_path: Path, pairs: list[Pair]) -> None:
     with pytest.raises(DataError, match="patch"):
         search(tmp_path / "run", replace(RECIPE, patch=200), BUDGET, pairs, inputs={})
 
 
-def _teacher(scale: int = 2, outputs: Sequence[float] = (0.5,)) -> Architecture:
-    return Architecture("edge", scale, "rgb", 8, (Cell(("conv3",), ()),) * len(outputs), shuffle=scale)
+def _teacher(scale: int = 2) -> Architecture:
+    return Architecture("edge", scale, "rgb", 8, (Cell(("conv3",), ()),), shuffle=scale)
 
 
 def test_a_teacher_changes_what_is_learnt(tmp_path: Path, pairs: list[Pair]) -> None:

@@ -64,11 +64,11 @@ def test_the_envelope_contains_every_architecture(budget: Budget) -> None:
             assert all(op <= most for op, most in zip(cell.ops, largest.ops, strict=True))
 
 
-def test_slenderness_is_zero_at_one_convolution_for_three_channels() -> None:
+def test_slenderness_doubles_with_the_depth() -> None:
     space = EdgeSpace(2, "rgb", BUDGETS[1])
     slender = dict(zip(space.shapes, space.slenderness(), strict=True))
-    assert slender[(12, 4)] == pytest.approx(1.0)
-    assert slender[(16, 2)] == pytest.approx(-0.415, abs=1e-3)
+    assert slender[(16, 3)] == pytest.approx(0.0)
+    assert slender[(12, 4)] - slender[(12, 8)] == pytest.approx(-1.0)
 
 
 def test_an_infeasible_budget_names_the_cheapest_cost() -> None:

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipeline.search import Progress
 from pipeline.terminal import MOST_IMAGES, ProgressBar, run_table, search_figures, short
+from pipeline.training import Progress
 
 FIGURES = {"psnr_y": 31.5, "bicubic_psnr_y": 31.0, "ssim_y": 0.91, "bicubic_ssim_y": 0.9}
 

@@ -109,7 +109,7 @@ def test_figures_stand_beside_their_thresholds() -> None:
             COST,
             ParityFailed,
             ["gain"],
-            r"onnxruntime fp32 gains \+0.40 dB over bicubic on Set5/bird, at least \+0.5 dB is asked for "
+            r"onnxruntime fp32 gains \+0.40 dB over bicubic on Set5/bird, more than \+0.5 dB is asked for "
             r"\(1 of 2 photographs miss it\)",
         ),
         (

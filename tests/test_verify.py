@@ -49,6 +49,7 @@ LENIENT = Thresholds(
 FREE = Budget((360, 640))
 
 FP16: tuple[Precision, ...] = ("fp16",)
+INT8: tuple[Precision, ...] = ("int8",)
 
 Run = Callable[..., Path]
 
@@ -136,10 +137,13 @@ def test_runtime_that_is_missing_is_listed_and_not_replaced(run: Path, monkeypat
     assert "openvino" not in {form.split()[0] for form in report["quality"]["odd"]["images"][0]["forms"]}
     reasons = {row["candidate"]: row["reason"] for row in report["not_run"]}
     assert reasons["openvino fp32"] == reasons["openvino bf16"] == "openvino is not installed"
-    work = {"budget": FREE, "thresholds": LENIENT, "inputs": {"photographs": "ab"}}
-    assert is_current(run / "verify", **verify_work(run, **work))
+
+    def current() -> bool:
+        return is_current(run / "verify", **verify_work(run, FREE, LENIENT, inputs={"photographs": "ab"}))
+
+    assert current()
     monkeypatch.setattr("pipeline.verify.find_spec", lambda _: True)  # once it is installed, it has to run
-    assert not is_current(run / "verify", **verify_work(run, **work))
+    assert not current()
 
 
 def test_onnxruntime_is_never_spared(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,8 +157,8 @@ def test_int8_and_engines_are_verified_where_they_can_run(searched_run: Run) -> 
     pytest.importorskip("openvino", reason="openvino is not installed")
     run = searched_run(ARCHITECTURE)
     shapes = Shapes((1, 1, 1), (1, 24, 20), (1, 64, 64))
-    frames = [pair.lr.transpose(2, 0, 1)[None].astype(np.float32) / 255 for pair in BENCHMARKS["odd"]]
-    export(run, ("int8",), engines={"tensorrt-rtx": shapes}, frames=frames)
+    frames = [pair.lr.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255) for pair in BENCHMARKS["odd"]]
+    export(run, INT8, engines={"tensorrt-rtx": shapes}, frames=frames)
     report = check(run)
     parity = {row["candidate"]: row for row in report["parity"]}
     assert {"onnxruntime int8", "openvino int8"} <= parity.keys()
@@ -216,7 +220,7 @@ def set_weight(value: float, name: str = "tail_weight") -> Callable[[onnx.ModelP
     def change(model: onnx.ModelProto) -> None:
         (index,) = [index for index, weight in enumerate(model.graph.initializer) if weight.name == name]
         weights = numpy_helper.to_array(model.graph.initializer[index]).copy()
-        weights.flat[7] += value
+        weights[0] += value  # every input channel: a single one may be dead in a random network
         model.graph.initializer[index].CopyFrom(numpy_helper.from_array(weights, name))
 
     return change
@@ -231,7 +235,9 @@ def test_perturbed_weight_fails_and_is_reported(run: Path, name: str) -> None:
     assert isinstance(error, ParityFailed)
     assert error.exit_code == 7
     assert f"{form} and training form agree to" in error.message
-    assert [row["candidate"] for row in report["parity"] if not row["passed"]] == [form]
+    failed = [row["candidate"] for row in report["parity"] if not row["passed"]]
+    assert failed[0] == form
+    assert {*failed[1:]} <= ({"openvino fp32", "openvino bf16"} if form.endswith("fp32") else set())  # the same file
     assert (run / "verify" / "comparison.png").is_file()
 
 

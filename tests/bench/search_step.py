@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from pipeline.budget import Budget
 from pipeline.data import PatchSampler, load_pairs
-from pipeline.search import Recipe, supernet_from_recipe
+from pipeline.training import Recipe, supernet_from_recipe
 
 RECIPE = Recipe("edge", 2, "rgb", "sparsestmax", steps=6000, batch=16, patch=48, rate=4e-3, seed=0)
 BUDGET = Budget((360, 640), macs=16_000 * 360 * 640)

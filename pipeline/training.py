@@ -1,0 +1,308 @@
+"""The one phase: a supernet trains, becomes one network, and that network trains on."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deploy.upscale import Infer, upscale_image
+from pipeline.architecture import Architecture, Color, Space, architecture_from_dict, summary
+from pipeline.budget import Budget, cost_from_architecture
+from pipeline.checkpoint import Checkpoint, save_checkpoint
+from pipeline.data import Pair, PatchSampler
+from pipeline.distill import taught, teacher_from_file
+from pipeline.errors import ConfigError
+from pipeline.metrics import psnr_y
+from pipeline.network import Network, network_from_architecture
+from pipeline.simplex import Relaxation
+from pipeline.space import EdgeSpace
+from pipeline.supernet import EdgeSupernet
+from pipeline.torch_runner import TorchRunner
+from pipeline.trilevel import TrilevelSupernet
+from pipeline.trilevel_choice import ensure_feasible
+from pipeline.trilevel_space import TrilevelSpace, Variant
+
+SCHEMA = 1
+CHOOSING = 0.4  # share of the steps after which the mixture is one network
+SETTLE = 10  # steps between two moves of the radius
+WARM_UP = 100  # steps over which the rate rises, at the start and after the cut
+LOOKS = 50  # times that the delivered network is measured on the way
+VALIDATION_SIDE = 128  # LR pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to search and train.
+
+    batch, patch: patches per step and their LR side in pixels. rate: peak learning rate of AdamW, cosine to zero.
+    activation, unshuffle: of `edge` architectures. variant: of the `trilevel` space.
+    teacher: a .onnx or .safetensors file, "" for none; teacher_weight: its share of the loss.
+    """
+
+    space: Space
+    scale: int
+    color: Color
+    relaxation: Relaxation
+    steps: int
+    batch: int
+    patch: int
+    rate: float
+    seed: int
+    activation: str = "relu"
+    unshuffle: int = 1
+    variant: Variant = "b"
+    teacher: str = ""
+    teacher_weight: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a search knows of itself after a step.
+
+    phase: "search" while several networks are mixed, "train" once one is left. loss: running mean.
+    psnr_y, macs, params, share: of the network that would be delivered now; PSNR in dB on the images that `hold_out`
+    watches, cost, and the share of the budget it uses. candidates: paths that are still in the mixture.
+    """
+
+    step: int
+    steps: int
+    phase: str
+    loss: float
+    psnr_y: float
+    macs: int
+    params: int
+    share: float
+    candidates: int
+
+
+class Supernet(Protocol):
+    """What the search asks of a mixture over a space; it is an nn.Module too."""
+
+    def set_radius(self, fraction: float) -> None: ...
+    def is_discrete(self) -> bool: ...
+    def candidates(self) -> int: ...
+    def delivered(self) -> Architecture: ...
+    def cut(self) -> Network: ...
+    def loss(self, lr: Tensor, hr: Tensor, step: int, objective: Callable[[Tensor], Tensor]) -> Tensor: ...
+    def outputs(self, lr: Tensor) -> list[Tensor]: ...
+    def parameter_groups(self) -> list[dict[str, Any]]: ...
+
+
+def settings_of(recipe: Recipe, budget: Budget) -> dict[str, Any]:
+    """What the manifest records, beside the inputs, to tell whether a search is current."""
+    return {"recipe": asdict(recipe), "budget": asdict(budget)}
+
+
+def space_from_recipe(recipe: Recipe, budget: Budget) -> EdgeSpace | TrilevelSpace:
+    """The space that a search looks through; answers at once. Raises InfeasibleBudget and ConfigError."""
+    if recipe.space == "edge":
+        if recipe.patch % recipe.unshuffle:
+            message = f"a patch of {recipe.patch} is no multiple of {recipe.unshuffle}"
+            raise ConfigError(message, "set an even train.patch")
+        return EdgeSpace(recipe.scale, recipe.color, budget, recipe.activation, recipe.unshuffle)
+    if recipe.variant == "a" and recipe.scale == 3:
+        raise ConfigError("variant a of the trilevel space doubles, and x3 is no power of 2", "set search.variant = b")
+    ups = 1 if recipe.variant == "a" and recipe.scale == 2 else 2
+    space = TrilevelSpace(recipe.scale, recipe.color, recipe.variant, max_ups=ups)
+    ensure_feasible(space, budget)
+    return space
+
+
+def supernet_from_recipe(recipe: Recipe, budget: Budget) -> EdgeSupernet | TrilevelSupernet:
+    """The mixture that a search begins with, drawn with the recipe's seed. Raises InfeasibleBudget and ConfigError."""
+    space = space_from_recipe(recipe, budget)
+    torch.manual_seed(recipe.seed)
+    if isinstance(space, TrilevelSpace):
+        return TrilevelSupernet(space, budget, recipe.relaxation)
+    return EdgeSupernet(space, recipe.relaxation, recipe.seed)
+
+
+def hold_out(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
+    """Pairs to train on, and up to 8 to watch the progress on: one of 25, none of them trained on.
+
+    With fewer than 25 images none can be spared: the first is watched although it is trained on.
+    """
+    watched = list(pairs[::25][:8]) if len(pairs) >= 25 else []
+    names = {id(pair) for pair in watched}
+    return [pair for pair in pairs if id(pair) not in names], watched or list(pairs[:1])
+
+
+def bf16_pays() -> bool:
+    """Whether bfloat16 is faster than float32 in training: on CPUs with AMX. By capability, so it is reproducible."""
+    return bool(torch.cpu._is_amx_tile_supported())
+
+
+class Training:
+    """The state of one search: a supernet that becomes a network, its optimizer, and what was noted on the way."""
+
+    def __init__(self, recipe: Recipe, budget: Budget, pairs: Sequence[Pair]) -> None:
+        self.recipe, self.budget = recipe, budget
+        self.supernet = supernet_from_recipe(recipe, budget)
+        self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: Network | None = None
+        self.teacher: Infer | None = None
+        if recipe.teacher:
+            self.teacher = teacher_from_file(Path(recipe.teacher), recipe.scale, recipe.color, recipe.patch)
+        trained, watched = hold_out(pairs)
+        self.sampler = PatchSampler(trained, recipe.scale, recipe.patch, recipe.batch, recipe.color, recipe.seed)
+        self.watched = [_centre(pair, recipe.scale) for pair in watched]
+        self.optimizer = _optimizer(self.supernet.parameter_groups())
+        self.step = 0
+        self.notes: dict[str, Any] = {"cut_step": None, "loss": 0.0, "seconds": {"search": 0.0, "train": 0.0}}
+        self.history: list[dict[str, Any]] = []
+
+    @property
+    def phase(self) -> str:
+        return "search" if self.network is None else "train"
+
+    def advance(self) -> Progress:
+        """One step: the cut if it is due, one batch, and now and then a look at the network that would be delivered."""
+        recipe, started = self.recipe, time.perf_counter()
+        if self.network is None:
+            self._move_radius()
+        lr, hr = self.sampler.batch(self.step)
+        lr = lr.contiguous(memory_format=torch.channels_last)
+        shown = taught(self.teacher, lr) if self.teacher is not None else hr
+        weight = recipe.teacher_weight if self.teacher is not None else 0.0
+
+        def objective(sr: Tensor) -> Tensor:
+            sr = sr.float()
+            loss = (sr - hr).abs().mean()
+            return loss if weight == 0.0 else (1 - weight) * loss + weight * (sr - shown).abs().mean()
+
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["factor"] * self._rate()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays()):
+            if self.network is None:
+                loss = self.supernet.loss(lr, hr, self.step, objective)
+            else:
+                loss = objective(self.network(lr))
+        if not math.isfinite(loss.item()):
+            hint = "lower train.rate and run the same command again"
+            raise ConfigError(f"training diverged: the loss of step {self.step + 1} is not a number", hint)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.step += 1
+        mean = self.notes["loss"]
+        self.notes["loss"] = loss.item() if self.step == 1 else 0.99 * mean + 0.01 * loss.item()
+        self.notes["seconds"][self.phase] += time.perf_counter() - started
+        return self._look()
+
+    def _move_radius(self) -> None:
+        """Closes the mixture step by step, and cuts the one network out of it when it is due."""
+        end = max(1, math.ceil(CHOOSING * self.recipe.steps))
+        if self.step % SETTLE == 0 or self.step >= end:
+            self.supernet.set_radius(min(1.0, self.step / end))
+        if self.step >= end or self.supernet.is_discrete():
+            mixed = _psnr_y(lambda lr: _mean_outputs(self.supernet, lr), self.watched, self.recipe)
+            network = self.supernet.cut()
+            cut = _psnr_y(TorchRunner(network).infer, self.watched, self.recipe)
+            self.notes |= {"cut_step": self.step, "supernet_psnr_y": mixed, "cut_psnr_y": cut}
+            self._train(network)
+
+    def _train(self, network: Network) -> None:
+        self.network = network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = _optimizer([{"params": list(network.parameters()), "factor": 1.0}])
+
+    def _rate(self) -> float:
+        """Cosine over the whole run, with a rise at the start of each phase."""
+        begun = self.notes["cut_step"] or 0
+        rise = min(1.0, (self.step - begun + 1) / WARM_UP)
+        return self.recipe.rate * rise * 0.5 * (1 + math.cos(math.pi * self.step / self.recipe.steps))
+
+    def _look(self) -> Progress:
+        every = max(25, self.recipe.steps // LOOKS)
+        if self.step == 1 or self.step % every == 0 or self.step == self.recipe.steps:
+            network = self.network or self.supernet.cut()
+            cost = cost_from_architecture(network.architecture, self.budget.lr_size)
+            progress = Progress(
+                step=self.step,
+                steps=self.recipe.steps,
+                phase=self.phase,
+                loss=self.notes["loss"],
+                psnr_y=_psnr_y(TorchRunner(network).infer, self.watched, self.recipe),
+                macs=cost.macs,
+                params=cost.params,
+                share=self.budget.share(cost),
+                candidates=self.supernet.candidates() if self.network is None else 1,
+            )
+            self.history.append(asdict(progress))
+        return replace(Progress(**self.history[-1]), step=self.step, phase=self.phase, loss=self.notes["loss"])
+
+    def report(self) -> dict[str, Any]:
+        assert self.network is not None
+        architecture = self.network.architecture
+        cost = cost_from_architecture(architecture, self.budget.lr_size)
+        searched = self.notes["cut_step"]
+        seconds = self.notes["seconds"]
+        return {
+            "schema": SCHEMA,
+            "architecture_id": architecture.id,
+            "architecture": summary(architecture),
+            "budget": asdict(self.budget),
+            "cost": asdict(cost),
+            "share": self.budget.share(cost),
+            "relaxation": self.recipe.relaxation,
+            "steps": self.recipe.steps,
+            "cut_step": searched,
+            "supernet_psnr_y": self.notes["supernet_psnr_y"],
+            "cut_psnr_y": self.notes["cut_psnr_y"],
+            "cut_gap_db": abs(self.notes["supernet_psnr_y"] - self.notes["cut_psnr_y"]),
+            "psnr_y": self.history[-1]["psnr_y"],
+            "seconds": seconds,
+            "step_seconds": {
+                "search": seconds["search"] / searched,
+                "train": seconds["train"] / max(1, self.recipe.steps - searched),
+            },
+        }
+
+    def save(self, path: Path, inputs: Mapping[str, str]) -> None:
+        notes = {"step": self.step, "notes": self.notes, "history": self.history}
+        if self.network is not None:
+            notes["architecture"] = self.network.architecture.to_dict()
+        save_checkpoint(path, self._identity(inputs), self.network or self.supernet, self.optimizer, notes)
+
+    def resume(self, path: Path, inputs: Mapping[str, str]) -> None:
+        checkpoint = Checkpoint.read(path, self._identity(inputs))
+        if checkpoint is None:
+            return
+        notes = checkpoint.notes
+        self.step, self.notes, self.history = notes["step"], notes["notes"], notes["history"]
+        if "architecture" in notes:
+            self._train(network_from_architecture(architecture_from_dict(notes["architecture"])))
+        checkpoint.restore(self.network or self.supernet, self.optimizer)
+
+    def _identity(self, inputs: Mapping[str, str]) -> str:
+        return json.dumps([SCHEMA, settings_of(self.recipe, self.budget), dict(inputs)], sort_keys=True)
+
+
+def _optimizer(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
+    return torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
+
+
+def _mean_outputs(supernet: Supernet, lr: np.ndarray[Any, np.dtype[np.float32]]) -> Any:
+    with torch.no_grad():
+        return torch.stack(supernet.outputs(torch.from_numpy(lr))).mean(0).numpy()
+
+
+def _centre(pair: Pair, scale: int) -> Pair:
+    """The middle of a pair, so that a look at it costs little."""
+    height, width = (min(side, VALIDATION_SIDE) // 2 * 2 for side in pair.lr.shape[:2])
+    top, left = (pair.lr.shape[0] - height) // 2, (pair.lr.shape[1] - width) // 2
+    hr = pair.hr[top * scale : (top + height) * scale, left * scale : (left + width) * scale]
+    return replace(pair, lr=pair.lr[top : top + height, left : left + width], hr=hr)
+
+
+def _psnr_y(infer: Infer, pairs: Sequence[Pair], recipe: Recipe) -> float:
+    """Mean PSNR-Y in dB."""
+    enlarged = (upscale_image(infer, pair.lr, scale=recipe.scale, color=recipe.color) for pair in pairs)
+    return fmean(psnr_y(sr, pair.hr, recipe.scale) for sr, pair in zip(enlarged, pairs, strict=True))
