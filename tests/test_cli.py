@@ -155,7 +155,9 @@ def test_perturbed_weight_fails_the_verdict(run: Path, config: str, capsys: pyte
     told = last_object(captured.out)
     assert (told["passed"], told["exit_code"]) == (False, 7)
     assert told["error"].startswith("onnxruntime fp32 and training form agree to")
-    assert [row["candidate"] for row in told["parity"] if not row["passed"]] == ["onnxruntime fp32"]
+    failed = [row["candidate"] for row in told["parity"] if not row["passed"]]
+    assert failed[0] == "onnxruntime fp32"
+    assert {*failed[1:]} <= {"openvino fp32", "openvino bf16"}  # they run the same file
     assert "FAILED" in captured.err
     assert len(captured.out.splitlines()) == 1
 
