@@ -1,12 +1,13 @@
 """Builds TensorRT engines from ONNX, and keeps beside each what it was built from and where it may run."""
 
+import argparse
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from deploy.cuda import Gpu
 from deploy.onnx_properties import properties_from_onnx
@@ -242,3 +243,31 @@ def _write(path: Path, content: bytes) -> None:
         raise DeployError(f"cannot write {path}: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def shape_from_text(text: str) -> Shape:
+    """(1, 360, 640) of "1x360x640". Raises ValueError."""
+    batch, height, width = (int(part) for part in text.split("x"))
+    return batch, height, width
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Builds one engine. Ends with a line on stderr and exit code 1 where it cannot."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.engines", description="Build a TensorRT engine of a model.")
+    parser.add_argument("model", type=Path, help="a model.onnx of `sr-pipeline export`")
+    parser.add_argument("engine", type=Path, help="where to write; what it was built for stands beside it")
+    parser.add_argument("--flavour", choices=get_args(Flavour), default="tensorrt", help="(default: %(default)s)")
+    parser.add_argument("--optimum", type=shape_from_text, required=True, help="BATCHxHEIGHTxWIDTH it is fastest at")
+    parser.add_argument("--minimum", type=shape_from_text, help="the smallest it takes (default: the optimum)")
+    parser.add_argument("--maximum", type=shape_from_text, help="the largest it takes (default: the optimum)")
+    parser.add_argument("--timing-cache", type=Path, help="read and written; tensorrt only")
+    given = parser.parse_args(arguments)
+    try:
+        shapes = Shapes(given.minimum or given.optimum, given.optimum, given.maximum or given.optimum)
+        write_engine(given.engine, *engine_from_onnx(given.model, shapes, given.flavour, given.timing_cache))
+    except (DeployError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -19,6 +19,7 @@ from deploy.engines import (
     check_version,
     engine_from_onnx,
     facts_path,
+    main,
     metadata_from_facts,
     read_engine,
     write_engine,
@@ -209,6 +210,26 @@ def test_engine_for_this_machine_passes_the_checks() -> None:
     check_onnx(FACTS, path, "ab")
     check_gpu(FACTS, path, "NVIDIA L4", "8.9")
     check_gpu(replace(FACTS, flavour="tensorrt-rtx", gpu=None, compute_capability="8.0"), path, "RTX 5090", "12.0")
+
+
+@pytest.mark.usefixtures("rtx")
+def test_device_builds_its_engine_by_command(model: Callable[[str], Path], tmp_path: Path) -> None:
+    engine = tmp_path / "built.engine"
+    command = [str(model("fp16")), str(engine), "--flavour", "tensorrt-rtx", "--optimum", "1x36x64"]
+    main([*command, "--maximum", "2x40x64"])
+    assert read_engine(engine)[1].shapes == Shapes((1, 36, 64), (1, 36, 64), (2, 40, 64))
+    before = engine.read_bytes()
+    with pytest.raises(SystemExit, match="error: not in order"):
+        main([*command, "--maximum", "1x8x8"])
+    with pytest.raises(SystemExit, match="error: no model at nowhere"):
+        main(["nowhere.onnx", *command[1:]])
+    assert engine.read_bytes() == before
+
+
+def test_shape_is_not_guessed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["model.onnx", "model.engine", "--optimum", "360x640"])
+    assert "--optimum: invalid shape_from_text value: '360x640'" in capsys.readouterr().err
 
 
 def test_engine_that_cannot_be_written_is_named(tmp_path: Path) -> None:
