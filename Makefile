@@ -7,7 +7,7 @@ INSTALLED := .venv/installed
 .PHONY: run test check format clean
 
 run: $(INSTALLED)  ## photographs -> a searched, trained, folded, exported and verified network in runs/default
-	$(BIN)/sr-pipeline run
+	$(BIN)/sr-pipeline run --set search.steps=2400
 
 test: check  ## lint, types, contracts, tests with coverage
 	$(BIN)/pytest --cov

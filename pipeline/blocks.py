@@ -16,8 +16,8 @@ class CollapsibleConv(nn.Module):
 
     A k x k convolution has one branch for each odd size up to k and a scaled identity (Ding et al., RepVGG,
     arXiv 2101.03697, without batch norm). All are linear in the same zero-padded input, so their kernels add up
-    exactly, borders included, and a training step costs about what the plain convolution's step costs. Smaller
-    networks are slices: the first output and input channels, and the branches up to a smaller size.
+    exactly, borders included, and a training step costs about what the plain convolution's step costs. A smaller
+    convolution is a slice of a larger one: its first channels, and its branches up to a smaller size.
 
     start: factors at initialisation of the identity, relative to 1, and of the largest and the smaller branches,
     relative to He's (arXiv 1502.01852). All zero gives a convolution that starts as the zero function.
@@ -32,20 +32,19 @@ class CollapsibleConv(nn.Module):
         self.branches = nn.ParameterDict()
         for size in sizes:
             branch = torch.empty(outputs, inputs, size, size)
-            nn.init.kaiming_normal_(branch, nonlinearity="relu").mul_(start[1] if size == kernel else start[2])
+            if not branch.is_meta:  # PyTorch takes its time over what has no memory, and supernets build much of it
+                nn.init.kaiming_normal_(branch, nonlinearity="relu").mul_(start[1] if size == kernel else start[2])
             self.branches[str(size)] = nn.Parameter(branch)
         self.identity = nn.Parameter(torch.tensor(start[0]))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
-        self.register_buffer("eye", torch.eye(outputs, inputs)[:, :, None, None], persistent=False)
+        self.register_buffer("eye", torch.zeros(outputs, inputs).fill_diagonal_(1)[:, :, None, None], persistent=False)
 
-    def kernel(self, outputs: int | None = None, inputs: int | None = None, size: int | None = None) -> Tensor:
-        """The collapsed kernel (outputs, inputs, size, size) of the whole convolution or of a slice of it."""
-        size = size or self.size
-        total = self.identity * self.get_buffer("eye")[:outputs, :inputs]
+    def kernel(self) -> Tensor:
+        """The collapsed kernel (outputs, inputs, size, size)."""
+        total = self.identity * self.get_buffer("eye")
         for name, branch in self.branches.items():
-            if int(name) <= size:
-                margin = (int(name) - total.shape[-1]) // 2
-                total = F.pad(total, [margin] * 4) + branch[:outputs, :inputs]
+            margin = (int(name) - total.shape[-1]) // 2
+            total = F.pad(total, [margin] * 4) + branch
         return total
 
     def forward(self, features: Tensor) -> Tensor:

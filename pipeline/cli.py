@@ -103,7 +103,11 @@ def search(
 @commands.command()
 @run_argument
 @click.option(
-    "--precision", "precisions", multiple=True, type=click.Choice(["fp32", "fp16", "int8"]), help="[default: fp32]"
+    "--precision",
+    "precisions",
+    multiple=True,
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    help="May be repeated.  [default: fp32]",
 )
 @click.option(
     "--engine",
@@ -126,9 +130,10 @@ def export(
     calibration: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Fold the network of RUN into plain convolutions and write RUN/export/model.onnx.
+    """Fold the network of RUN and write it as ONNX.
 
-    --precision fp16 adds model.fp16.onnx, int8 adds model.int8.onnx. What RUN was exported in before is kept.
+    The files are RUN/export/model.onnx and, with --precision fp16 or int8, model.fp16.onnx and model.int8.onnx. What
+    RUN was exported in before is kept.
     """
     from pipeline import stages
 
@@ -142,9 +147,10 @@ def export(
 @set_option
 @json_option
 def verify(run: Path, config: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Measure every form of RUN's network on the benchmarks and give the verdict.
+    """Measure RUN on the benchmarks and give the verdict.
 
-    The budget is the one that RUN was searched for; --set budget.macs=... asks for another.
+    Every form of the network is compared: training form, plain form and the exported models. The budget is the one
+    that RUN was searched for; --set budget.macs=... asks for another.
     """
     from pipeline.runs import budget_of_run
 
@@ -169,7 +175,10 @@ def verify(run: Path, config: Path | None, overrides: tuple[str, ...], as_json: 
 def run_all(
     config: Path | None, overrides: tuple[str, ...], seed: int | None, output: Path | None, as_json: bool
 ) -> None:
-    """Search, export in fp32 and fp16, and verify; stages that are current are skipped."""
+    """Search, export and verify; skip what is current.
+
+    The network is exported in fp32 and fp16.
+    """
     settings = _settings(config, overrides, seed)
     run = output or Path("runs") / settings.run.name
     from pipeline import stages
@@ -194,7 +203,10 @@ def show(run: Path, as_json: bool) -> None:
 @click.option("-o", "--output", type=Path, metavar="PATH", help="File or folder to write; beside SOURCE if not given.")
 @json_option
 def upscale(model: Path, source: Path, output: Path | None, as_json: bool) -> None:
-    """Enlarge SOURCE, an image or a folder of images, with MODEL, a run directory or an .onnx file."""
+    """Enlarge images with a run or a model.
+
+    SOURCE is an image or a folder of images, MODEL a run directory or an .onnx file.
+    """
     from pipeline.enlarge import enlarge, model_from_path
 
     chosen = model_from_path(model)

@@ -139,14 +139,10 @@ class Network(nn.Module):
 
 def nearest_matrix(architecture: Architecture) -> Tensor:
     """The (outputs, inputs) matrix that repeats each LR pixel into its subpixels, between unshuffle and shuffle."""
-    step, shuffle, scale = architecture.unshuffle, architecture.shuffle, architecture.scale
-    matrix = torch.zeros(architecture.channels * shuffle**2, architecture.channels * step**2)
-    for channel in range(architecture.channels):
-        for row in range(shuffle):
-            for column in range(shuffle):
-                source = (row // scale) * step + column // scale
-                matrix[channel * shuffle**2 + row * shuffle + column, channel * step**2 + source] = 1
-    return matrix
+    inputs = architecture.channels * architecture.unshuffle**2
+    lr = F.pixel_shuffle(torch.eye(inputs, device="cpu")[:, :, None, None], architecture.unshuffle)
+    sr = F.interpolate(lr, scale_factor=float(architecture.scale), mode="nearest")
+    return F.pixel_unshuffle(sr, architecture.shuffle)[:, :, 0, 0].T
 
 
 def network_from_architecture(architecture: Architecture) -> Network:

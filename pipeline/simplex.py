@@ -24,11 +24,6 @@ def circumradius(k: int) -> float:
     return math.sqrt(1.0 - 1.0 / k)
 
 
-def linear_radius(step: int, steps: int, k: int) -> float:
-    """Radius at `step`: from 0 at step 0, linearly, to the circumradius of k candidates at `steps` and after."""
-    return circumradius(k) * min(1.0, step / max(1, steps))
-
-
 def sparsemax(logits: Tensor) -> Tensor:
     """Euclidean projection of (..., K) logits on the simplex (Martins and Astudillo, arXiv 1602.02068)."""
     return _project(_at_least_float32(logits))

@@ -61,7 +61,7 @@ def search_run(run: Path, settings: Settings) -> None:
     claim(run / "search")
     with ProgressBar("images") as bar:
         pairs = load_pairs(folders, task.scale, skip_broken=settings.data.skip_broken, progress=bar)
-    note(f"search: {recipe.steps} steps on {len(pairs)} photographs, into {run}")
+    note(f"search: {recipe.steps} steps on {len(pairs)} photograph{'s' if len(pairs) > 1 else ''}, into {run}")
     with ProgressBar("search") as bar:
         search(
             run,

@@ -105,7 +105,7 @@ def run_table(facts: Mapping[str, Any]) -> Table:
     for stage, state in facts["stages"].items():
         rows[stage] = _state_line(state)
     if facts["passed"] is not None:
-        rows["quality"] = _quality_table(facts["quality"], facts["deployed"])
+        rows["quality"] = _quality_table(facts["quality"], facts["total"], facts["deployed"])
         rows["parity"] = _parity_table(facts["parity"])
         if facts.get("not_run"):  # reports of earlier versions have none
             rows["not run"] = Text("\n".join(_not_run_lines(facts["not_run"])))
@@ -130,7 +130,7 @@ def _state_line(state: Mapping[str, Any]) -> Text:
     return Text(f"{', '.join(state['outputs'])} ({state['finished']})")
 
 
-def _quality_table(sets: Mapping[str, Mapping[str, Any]], deployed: str) -> Table:
+def _quality_table(sets: Mapping[str, Mapping[str, Any]], total: Mapping[str, Any], deployed: str) -> Table:
     table = _figures_table("", "bicubic dB", "ours dB", "gain", "bicubic SSIM", "ours SSIM")
     table.title, table.title_justify = f"luma PSNR and SSIM of {deployed} against the photographs", "left"
     for name, means in sets.items():
@@ -139,6 +139,8 @@ def _quality_table(sets: Mapping[str, Mapping[str, Any]], deployed: str) -> Tabl
             for image in images:
                 table.add_row(f"  {image['name']}", *_quality_cells(image))
         table.add_row(f"{name}, mean of {len(images)}", *_quality_cells(means), style="bold")
+    if len(sets) > 1:
+        table.add_row(f"all, mean of {total['photographs']}", *_quality_cells(total), style="bold")
     return table
 
 
@@ -151,12 +153,13 @@ def _quality_cells(figures: Mapping[str, float]) -> Iterable[str]:
 
 
 def _parity_table(rows: Iterable[Mapping[str, Any]]) -> Table:
-    table = _figures_table("", "worst dB", "asked for", "largest difference", "quality change", "")
+    table = _figures_table("", "worst dB", "on", "needed", "largest gap", "quality", "")
     table.title, table.title_justify = "float outputs beside those of the training form", "left"
     for row in rows:
         table.add_row(
             row["candidate"],
             f"{row['psnr_between_db']:.1f}",
+            row["worst_image"],
             f"{row['tolerance']:g}",
             "not finite" if row["max_abs"] is None else f"{row['max_abs']:.1e}",
             f"{row['delta_psnr_db']:+.4f} dB",
@@ -176,7 +179,7 @@ def _not_run_lines(rows: Iterable[Mapping[str, str]]) -> Iterable[str]:
 
 def _figures_table(first: str, *others: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title_style="dim")
-    table.add_column(first)
+    table.add_column(first, no_wrap=True)
     for name in others:
         table.add_column(name, justify="right", no_wrap=True)
     return table

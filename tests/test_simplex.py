@@ -10,7 +10,6 @@ from pipeline.simplex import (
     RELAXATIONS,
     Relaxation,
     circumradius,
-    linear_radius,
     order_penalty,
     relax,
     sparsemax,
@@ -121,7 +120,7 @@ def test_gradient_follows_the_formula() -> None:
 @pytest.mark.parametrize("k", [1, 2, 3, 5, 55])
 def test_one_hot_at_the_circumradius_and_beyond(k: int) -> None:
     logits = random_logits(20, k, scale=0.01).float()
-    for radius in (circumradius(k), 1.0, linear_radius(7, 7, k)):
+    for radius in (circumradius(k), 1.0):
         point = sparsestmax(logits, radius)
         assert torch.equal(point, torch.nn.functional.one_hot(logits.argmax(-1), k).float())
 
@@ -181,7 +180,7 @@ def test_sparsemax_is_known_at_its_ends() -> None:
 
 def test_support_shrinks_as_the_radius_grows() -> None:
     logits = random_logits(55, scale=0.002)
-    sizes = [int((sparsestmax(logits, linear_radius(step, 20, 55)) > 0).sum()) for step in range(21)]
+    sizes = [int((sparsestmax(logits, step / 20 * circumradius(55)) > 0).sum()) for step in range(21)]
     assert sizes[0] == 55
     assert sizes[-1] == 1
     assert sizes == sorted(sizes, reverse=True)
@@ -200,15 +199,6 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
 def test_a_negative_radius_is_refused() -> None:
     with pytest.raises(ValueError, match="distance"):
         sparsestmax(torch.zeros(3), -0.1)
-
-
-def test_linear_radius_runs_from_nothing_to_the_circumradius() -> None:
-    assert circumradius(1) == 0.0
-    assert circumradius(4) == pytest.approx(0.75**0.5)
-    assert linear_radius(0, 10, 4) == 0.0
-    assert linear_radius(5, 10, 4) == pytest.approx(circumradius(4) / 2)
-    assert linear_radius(10, 10, 4) == linear_radius(99, 10, 4) == circumradius(4)
-    assert linear_radius(1, 0, 4) == circumradius(4)
 
 
 @pytest.mark.parametrize("name", RELAXATIONS)

@@ -25,10 +25,17 @@ def facts(**changes: Any) -> dict[str, Any]:
 
 
 def verdict(images: int, *, passed: bool) -> dict[str, Any]:
-    row = {"candidate": "plain form", "tolerance": 90, "delta_psnr_db": -0.25, "passed": passed}
+    row = {
+        "candidate": "plain form",
+        "tolerance": 90,
+        "delta_psnr_db": -0.25,
+        "passed": passed,
+        "worst_image": "Set/cup",
+    }
     return {
         "deployed": "onnxruntime fp32",
         "quality": {"Set": {**FIGURES, "images": [{"name": f"photo{index}", **FIGURES} for index in range(images)]}},
+        "total": {**FIGURES, "photographs": 2 * images},
         "parity": [
             {**row, "psnr_between_db": 80.04, "max_abs": 0.0123},
             {**row, "psnr_between_db": 0, "max_abs": None},
@@ -77,11 +84,18 @@ def test_small_sets_are_shown_image_by_image(images: int, rows: int) -> None:
     assert re.search(rf"Set, mean of {images} +31.00 +31.50 +\+0.50 +0.9000 +0.9100", text)
 
 
+def test_several_sets_have_a_mean_over_all() -> None:
+    found = verdict(2, passed=True)
+    found["quality"]["Other"] = found["quality"]["Set"]
+    assert re.search(r"all, mean of 4 +31.00 +31.50", drawn(facts(**found)))
+    assert "all, mean of" not in drawn(facts(**verdict(2, passed=True)))
+
+
 @pytest.mark.parametrize(("passed", "word"), [(True, "passed"), (False, "FAILED")])
 def test_verdict_and_parity(passed: bool, word: str) -> None:
     text = drawn(facts(**verdict(1, passed=passed)))
-    assert re.search(rf"plain form +80.0 +90 +1.2e-02 +-0.2500 dB +{word}", text)
-    assert re.search(rf"plain form +0.0 +90 +not finite +-0.2500 dB +{word}", text)
+    assert re.search(rf"plain form +80.0 +Set/cup +90 +1.2e-02 +-0.2500 dB +{word}", text)
+    assert re.search(rf"plain form +0.0 +Set/cup +90 +not finite +-0.2500 dB +{word}", text)
     assert re.search(rf"verdict +{word}", text)
     assert ("forms [differ]" in text) is not passed
 
