@@ -13,7 +13,15 @@ SCHEMA = "1"
 VALUE_RANGE = "0..1"
 
 Color = Literal["rgb", "y"]
+OrtDevice = Literal["cpu", "cuda", "tensorrt"]
 Frame = NDArray[np.float32]
+
+
+PROVIDERS: dict[OrtDevice, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
 
 
 class DeployError(Exception):
@@ -21,11 +29,16 @@ class DeployError(Exception):
 
 
 class RuntimeMissing(DeployError):
-    """runtime: the name of the Python package that is not installed."""
+    """A runtime that is not installed, or whose device is not here. Nothing else is run in its place.
 
-    def __init__(self, runtime: str) -> None:
-        super().__init__(f"{runtime} is not installed")
+    runtime: name of the Python package. problem: what is wrong, after that name.
+    remedy: what to do; None where installing the package is enough.
+    """
+
+    def __init__(self, runtime: str, problem: str = "is not installed", remedy: str | None = None) -> None:
+        super().__init__(f"{runtime} {problem}")
         self.runtime = runtime
+        self.remedy = remedy
 
 
 class ModelUnreadable(DeployError):
@@ -42,7 +55,7 @@ class ModelMetadata:
     margin: LR pixels around an LR pixel that its SR pixels depend on, in each direction; a multiple of `multiple`.
         Tiles that overlap by it give the result of the whole frame.
     architecture_id: id of the architecture.
-    precision: of the weights and the features inside, "fp32" or "fp16"; frames are float32 always.
+    precision: of the features inside, as they are computed: "fp32", "fp16", "bf16" or "int8"; frames are float32.
     """
 
     scale: int
@@ -100,28 +113,38 @@ class Runner(Protocol):
 
 
 class OnnxRuntimeRunner:
-    """ONNX Runtime on the CPU, and nowhere else.
+    """ONNX Runtime on one device, and nowhere else.
 
-    threads: of one operator; None leaves the number to the runtime.
+    threads: of one operator on the CPU; None leaves the number to the runtime.
     Raises RuntimeMissing, ModelUnreadable.
     """
 
-    PROVIDER = "CPUExecutionProvider"
-
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, threads: int | None = None, device: OrtDevice = "cpu") -> None:
         try:
             import onnxruntime
         except ImportError as error:
             raise RuntimeMissing("onnxruntime") from error
+        provider = PROVIDERS[device]
+        if provider not in onnxruntime.get_available_providers():
+            raise RuntimeMissing(
+                "onnxruntime", f"has no {provider}", "needs an NVIDIA GPU; pip install onnxruntime-gpu in its place"
+            )
         if not path.is_file():
             raise ModelUnreadable(f"no model at {path}")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
-        options.log_severity_level = 3  # errors; they are raised as well
+        options.log_severity_level = 3 if device == "cpu" else 4  # errors, which are raised as well
+        if device != "cpu":  # a node that the device cannot compute is an error
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=[self.PROVIDER])
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
         except Exception as error:  # the runtime's errors have no common class but this
-            raise ModelUnreadable(f"{path} is not a model that onnxruntime can load: {first_line(error)}") from error
+            where = "" if device == "cpu" else f" on {device}"
+            problem = f"is not a model that onnxruntime can load{where}: {first_line(error)}"
+            raise ModelUnreadable(f"{path} {problem}") from error
+        self._session.disable_fallback()
+        if provider not in self._session.get_providers():  # its libraries, or the GPU, could not be opened
+            raise RuntimeMissing("onnxruntime", f"cannot start {provider} here", "needs an NVIDIA GPU and its driver")
         self.metadata = metadata_from_properties(self._session.get_modelmeta().custom_metadata_map, path)
         self._input = self._session.get_inputs()[0].name
 

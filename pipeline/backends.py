@@ -1,16 +1,75 @@
-"""Opens an exported model with a runner of deploy, whose errors become the pipeline's."""
+"""Opens exported models and builds engines through deploy, whose errors become the pipeline's."""
 
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
+from deploy.engines import Flavour, Shapes, engine_from_onnx, facts_path, json_from_facts
+from deploy.openvino_runner import OpenVinoRunner
 from deploy.runners import ModelUnreadable, OnnxRuntimeRunner, Runner, RuntimeMissing
+from deploy.tensorrt_runner import TensorRtRunner
 from pipeline.errors import BackendMissing, StaleArtifact
 
+Backend = Literal[
+    "onnxruntime", "onnxruntime cuda", "onnxruntime tensorrt", "openvino f32", "openvino bf16", "openvino f16"
+]
+Precision = Literal["fp32", "fp16", "int8"]  # of an exported model
 
-def open_model(path: Path, threads: int | None = None) -> Runner:
-    """Raises BackendMissing where the runtime is not installed, StaleArtifact where the file is no model of ours."""
+OPENERS: dict[Backend, Callable[[Path, int | None], Runner]] = {
+    "onnxruntime": OnnxRuntimeRunner,
+    "onnxruntime cuda": partial(OnnxRuntimeRunner, device="cuda"),
+    "onnxruntime tensorrt": partial(OnnxRuntimeRunner, device="tensorrt"),
+    "openvino f32": lambda path, threads: OpenVinoRunner(path, "f32", threads),
+    "openvino bf16": lambda path, threads: OpenVinoRunner(path, "bf16", threads),
+    "openvino f16": lambda path, threads: OpenVinoRunner(path, "f16", threads),
+}
+EXTRAS = ("openvino", "tensorrt", "tensorrt-rtx")  # of this project, in pyproject.toml
+
+
+def model_name(precision: Precision) -> str:
+    return "model.onnx" if precision == "fp32" else f"model.{precision}.onnx"
+
+
+def engine_name(precision: Precision, flavour: Flavour) -> str:
+    return f"model.{precision}.{flavour}.engine"
+
+
+def open_model(path: Path, threads: int | None = None, backend: Backend = "onnxruntime") -> Runner:
+    """Raises BackendMissing where the runtime or its device is absent, StaleArtifact where it is no model of ours."""
+    with _errors_of_the_pipeline():
+        return OPENERS[backend](path, threads)
+
+
+def open_engine(path: Path, onnx_sha256: str) -> Runner:
+    """An engine, on the GPU. onnx_sha256: of the model that it stands for.
+
+    Raises BackendMissing as `open_model`, StaleArtifact with what differs where it was built for something else.
+    """
+    with _errors_of_the_pipeline():
+        return TensorRtRunner(path, onnx_sha256)
+
+
+def engine_files(model: bytes, name: str, shapes: Shapes, flavour: Flavour) -> dict[str, bytes]:
+    """File name -> content: the engine of an ONNX model, called `name`, and what stands beside it.
+
+    Raises BackendMissing, StaleArtifact where the flavour does not take the model.
+    """
+    with tempfile.TemporaryDirectory() as folder, _errors_of_the_pipeline():
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(model)
+        engine, facts = engine_from_onnx(path, shapes, flavour)
+    return {name: engine, facts_path(Path(name)).name: json_from_facts(facts)}
+
+
+@contextmanager
+def _errors_of_the_pipeline() -> Iterator[None]:
     try:
-        return OnnxRuntimeRunner(path, threads)
+        yield
     except RuntimeMissing as error:
-        raise BackendMissing(str(error), f"pip install {error.runtime}") from error
+        package = f"'sr-pipeline[{error.runtime}]'" if error.runtime in EXTRAS else error.runtime
+        raise BackendMissing(str(error), error.remedy or f"pip install {package}") from error
     except ModelUnreadable as error:
-        raise StaleArtifact(str(error), "name a model.onnx that `sr-pipeline export` of this version wrote") from error
+        raise StaleArtifact(str(error), "name a model that `sr-pipeline export` of this version wrote") from error

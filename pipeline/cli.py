@@ -14,7 +14,8 @@ from pipeline.config import Settings, load_settings
 from pipeline.errors import ConfigError, PipelineError
 
 if TYPE_CHECKING:
-    from pipeline.onnx_graph import Precision
+    from deploy.engines import Flavour
+    from pipeline.backends import Precision
 
 DEFAULT_CONFIG = Path("pipeline.toml")
 INTERRUPTED = 130
@@ -105,18 +106,38 @@ def search(
     "--precision",
     "precisions",
     multiple=True,
-    type=click.Choice(["fp32", "fp16"]),
+    type=click.Choice(["fp32", "fp16", "int8"]),
     help="May be repeated.  [default: fp32]",
 )
+@click.option(
+    "--engine",
+    "flavours",
+    multiple=True,
+    type=click.Choice(["tensorrt", "tensorrt-rtx"]),
+    help="Build an engine of each model as well; tensorrt builds for the GPU of this machine.",
+)
+@click.option(
+    "--calibration",
+    multiple=True,
+    metavar="FOLDER",
+    help="Photographs that int8 ranges are measured on; those that RUN was trained on if not given.",
+)
 @json_option
-def export(run: Path, precisions: "tuple[Precision, ...]", as_json: bool) -> None:
+def export(
+    run: Path,
+    precisions: "tuple[Precision, ...]",
+    flavours: "tuple[Flavour, ...]",
+    calibration: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Fold the network of RUN and write it as ONNX.
 
-    The files are RUN/export/model.onnx and, with --precision fp16, model.fp16.onnx.
+    The files are RUN/export/model.onnx and, with --precision fp16 or int8, model.fp16.onnx and model.int8.onnx. What
+    RUN was exported in before is kept.
     """
     from pipeline import stages
 
-    stages.export_run(run, {*precisions} or {"fp32"})
+    stages.export_run(run, {*precisions} or {"fp32"}, flavours, calibration)
     _tell(run, as_json)
 
 

@@ -1,57 +1,85 @@
-"""The export stage: folds the searched network and writes it as ONNX models that explain themselves."""
+"""The export stage: folds the searched network and writes it as models that explain themselves."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
+from onnx import ModelProto
+
+from deploy.engines import Flavour, Shapes
+from deploy.runners import Frame
+from pipeline.backends import Precision, engine_files, engine_name, model_name
 from pipeline.fold import plain_from_network
 from pipeline.manifest import atomic_path, check_outputs, claim, versions, write_manifest
 from pipeline.model_facts import metadata_from_architecture
 from pipeline.network import Network, load_network, save_network
-from pipeline.onnx_graph import OPSET, Precision, onnx_from_network
+from pipeline.onnx_graph import OPSET, onnx_from_network
+from pipeline.quantise import int8_from_onnx
 
 WEIGHTS = "weights.safetensors"
 PLAIN = "plain.safetensors"
+ORDER = get_args(Precision)  # the most precise first
 FP32: tuple[Precision, ...] = ("fp32",)
 
 
-def export(run: Path, precisions: Collection[Precision] = FP32) -> dict[Precision, Path]:
-    """Writes RUN/export from RUN/search: the plain form, and one ONNX model for each precision.
+def export(
+    run: Path,
+    precisions: Collection[Precision] = FP32,
+    *,
+    engines: Mapping[Flavour, Shapes] | None = None,
+    frames: Sequence[Frame] = (),
+    inputs: Mapping[str, str] | None = None,
+) -> dict[Precision, Path]:
+    """Writes RUN/export from RUN/search: the plain form, one ONNX model for each precision, and engines of each.
 
-    Models of other precisions, left by an earlier export, are removed: what the folder holds is of one search.
+    Models of an earlier export are removed: what the folder holds is of one search. Where something cannot be made,
+    the folder stays as it was.
+    engines: flavours of TensorRT to build for, and the frames that their engines take.
+    frames: calibration images for int8, as `quantise.int8_from_onnx` takes them. inputs: name -> SHA-256 of what they
+    were read from.
     Raises ConfigError where there is no run or nothing can be written, StaleArtifact where the search is unfinished or
-    was changed since.
+    was changed since, DataError for int8 without frames, BackendMissing where an engine cannot be built here.
     """
     search, folder = run / "search", run / "export"
-    work = export_work(run, precisions)
+    work = export_work(run, precisions, engines=engines, inputs=inputs)
     claim(folder)
     plain = plain_from_network(load_network(search / WEIGHTS))
-    models = {precision: folder / model_name(precision) for precision in sorted(precisions, reverse=True)}
+    contents: dict[str, bytes] = {}
+    paths: dict[Precision, Path] = {}
+    for precision in sorted(precisions, key=ORDER.index):
+        model = _model(plain, precision, _measured(search), frames).SerializeToString(deterministic=True)
+        paths[precision] = folder / model_name(precision)
+        contents[paths[precision].name] = model
+        for flavour, shapes in (engines or {}).items():
+            contents |= engine_files(model, engine_name(precision, flavour), shapes, flavour)
     (folder / "manifest.json").unlink(missing_ok=True)
-    for precision in get_args(Precision):
-        (folder / model_name(precision)).unlink(missing_ok=True)
+    for earlier in folder.glob("model.*"):
+        earlier.unlink()
     save_network(folder / PLAIN, plain)
-    for precision, path in models.items():
-        model = onnx_from_network(plain, precision, {**properties(plain, precision), **_measured(search)})
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(model.SerializeToString(deterministic=True))
-    write_manifest(folder, **work, outputs=[PLAIN, *(path.name for path in models.values())])
-    return models
+    for name, content in contents.items():
+        with atomic_path(folder / name) as temporary:
+            temporary.write_bytes(content)
+    write_manifest(folder, **work, outputs=[PLAIN, *contents])
+    return paths
 
 
-def export_work(run: Path, precisions: Collection[Precision]) -> dict[str, Any]:
+def export_work(
+    run: Path,
+    precisions: Collection[Precision],
+    *,
+    engines: Mapping[Flavour, Shapes] | None = None,
+    inputs: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """What this export reads and how it is set, as `manifest.is_current` takes them. Raises as `export` does."""
     searched = check_outputs(run / "search")
+    built = {flavour: asdict(shapes) for flavour, shapes in sorted((engines or {}).items())}
     return {
-        "inputs": {f"search/{WEIGHTS}": searched.outputs[WEIGHTS]},
-        "settings": {"precisions": sorted(precisions), "opset": OPSET},
+        "inputs": {f"search/{WEIGHTS}": searched.outputs[WEIGHTS], **(inputs or {})},
+        "settings": {"precisions": sorted(precisions), "engines": built, "opset": OPSET},
     }
-
-
-def model_name(precision: Precision) -> str:
-    return "model.onnx" if precision == "fp32" else f"model.{precision}.onnx"
 
 
 def properties(network: Network, precision: Precision) -> dict[str, str]:
@@ -63,6 +91,13 @@ def properties(network: Network, precision: Precision) -> dict[str, str]:
         "architecture": network.architecture.to_json(),
         "versions": json.dumps(made_with, sort_keys=True),
     }
+
+
+def _model(plain: Network, precision: Precision, measured: dict[str, str], frames: Sequence[Frame]) -> ModelProto:
+    told = {**properties(plain, precision), **measured}
+    if precision == "int8":
+        return int8_from_onnx(onnx_from_network(plain, "fp32", told), frames)
+    return onnx_from_network(plain, precision, told)
 
 
 def _measured(search: Path) -> dict[str, str]:

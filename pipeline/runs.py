@@ -10,7 +10,7 @@ from pipeline.errors import StaleArtifact
 from pipeline.manifest import check_outputs, read_manifest
 
 STAGES = ("search", "export", "verify")
-VERDICT = ("deployed", "quality", "total", "parity", "failures", "passed")
+VERDICT = ("deployed", "quality", "total", "parity", "not_run", "failures", "passed")
 
 
 def facts_from_run(run: Path) -> dict[str, Any]:

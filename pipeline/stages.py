@@ -1,19 +1,26 @@
 """Drives each stage with the settings: reads what it needs, shows its progress, and skips what is current."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from deploy.engines import Flavour, Shapes
+from deploy.runners import Frame
+from deploy.upscale import TILE
+from pipeline.architecture import Architecture, architecture_from_dict
+from pipeline.backends import Precision
 from pipeline.config import Settings
 from pipeline.data import load_pairs
 from pipeline.distill import teacher_file
 from pipeline.errors import StaleArtifact
 from pipeline.export import export, export_work
 from pipeline.images import hash_folders
-from pipeline.manifest import claim, hash_file, is_current, read_manifest
-from pipeline.onnx_graph import Precision
-from pipeline.runs import facts_from_run
+from pipeline.manifest import check_outputs, claim, hash_file, is_current, read_manifest
+from pipeline.model_facts import margin_from_architecture
+from pipeline.quantise import frames_from_pairs
+from pipeline.runs import budget_of_run, facts_from_run
 from pipeline.search import search
 from pipeline.terminal import ProgressBar, note, search_figures
 from pipeline.training import Recipe, settings_of, space_from_recipe
@@ -21,6 +28,7 @@ from pipeline.verdict import Thresholds
 from pipeline.verify import verify, verify_work
 
 SMALLEST = 16  # LR pixels on a side of a benchmark image: SSIM needs a window of 11 inside the border
+CALIBRATION = "calibration/"  # before the names of the folders that int8 was calibrated on, in the manifest
 
 
 def search_run(run: Path, settings: Settings) -> None:
@@ -65,15 +73,53 @@ def search_run(run: Path, settings: Settings) -> None:
         )
 
 
-def export_run(run: Path, precisions: set[Precision]) -> None:
-    """Writes RUN/export in `precisions` and in those it was exported in before. Raises ConfigError, StaleArtifact."""
+def export_run(
+    run: Path,
+    precisions: set[Precision],
+    flavours: Collection[Flavour] = (),
+    calibration: Sequence[str] = (),
+) -> None:
+    """Writes RUN/export in `precisions` and with engines of `flavours`, and what it was exported in before.
+
+    calibration: folders with images for int8; without any, those of the earlier export, or of the search.
+    Raises ConfigError, StaleArtifact, DataError, BackendMissing.
+    """
+    earlier: dict[str, Any] = {}
+    inputs: dict[str, str] = {}
     with suppress(StaleArtifact):
-        precisions = precisions | set(read_manifest(run / "export").settings["precisions"])
-    if is_current(run / "export", **export_work(run, precisions)):
+        manifest = read_manifest(run / "export")
+        earlier, inputs = manifest.settings, manifest.inputs
+    architecture = architecture_from_dict(facts_from_run(run)["architecture"])
+    shapes = _shapes(architecture, budget_of_run(run).lr_size)
+    precisions = precisions | set(earlier.get("precisions", []))
+    engines = dict.fromkeys([*earlier.get("engines", {}), *flavours], shapes)
+    folders = calibration or [name.removeprefix(CALIBRATION) for name in inputs if name.startswith(CALIBRATION)]
+    folders = (folders or _trained_on(run)) if "int8" in precisions else []
+    hashes = hash_folders(folders, architecture.scale)
+    read = {f"{CALIBRATION}{name}": found for name, found in hashes.items()}
+    if is_current(run / "export", **export_work(run, precisions, engines=engines, inputs=read)):
         note(f"export: {run} is current")
         return
     claim(run / "export")
-    export(run, precisions)
+    frames: list[Frame] = []
+    if folders:
+        with ProgressBar("calibration images") as bar:
+            pairs = load_pairs(folders, architecture.scale, skip_broken=True, minimum=SMALLEST, progress=bar)
+        frames = frames_from_pairs(pairs, architecture.color, architecture.unshuffle)
+    export(run, precisions, engines=engines, frames=frames, inputs=read)
+
+
+def _trained_on(run: Path) -> list[str]:
+    """Folders of the images that the network of `run` was trained on."""
+    return [name for name in check_outputs(run / "search").inputs if name != "teacher"]
+
+
+def _shapes(architecture: Architecture, lr_size: tuple[int, int]) -> Shapes:
+    """Frames that an engine takes: best at the budget's size, from the smallest up to a tile with its margins."""
+    least = architecture.unshuffle
+    largest = TILE + 2 * margin_from_architecture(architecture)
+    height, width = lr_size
+    return Shapes((1, least, least), (1, height, width), (1, max(height, largest), max(width, largest)))
 
 
 def verify_run(run: Path, settings: Settings) -> None:

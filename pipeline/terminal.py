@@ -107,6 +107,8 @@ def run_table(facts: Mapping[str, Any]) -> Table:
     if facts["passed"] is not None:
         rows["quality"] = _quality_table(facts["quality"], facts["total"], facts["deployed"])
         rows["parity"] = _parity_table(facts["parity"])
+        if facts.get("not_run"):  # reports of earlier versions have none
+            rows["not run"] = Text("\n".join(_not_run_lines(facts["not_run"])))
         word = ("passed", "bold green") if facts["passed"] else ("FAILED", "bold red")
         rows["verdict"] = Text.assemble(word, *(f"\n{failure['message']}" for failure in facts["failures"]))
     table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1))
@@ -164,6 +166,15 @@ def _parity_table(rows: Iterable[Mapping[str, Any]]) -> Table:
             Text("passed", "green") if row["passed"] else Text("FAILED", "bold red"),
         )
     return table
+
+
+def _not_run_lines(rows: Iterable[Mapping[str, str]]) -> Iterable[str]:
+    """One line for each reason, with all that it keeps from running."""
+    candidates: dict[str, list[str]] = {}
+    for row in rows:
+        candidates.setdefault(row["reason"], []).append(row["candidate"])
+    for reason, names in candidates.items():
+        yield f"{', '.join(names)}: not run: {reason}"
 
 
 def _figures_table(first: str, *others: str) -> Table:

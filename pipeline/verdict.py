@@ -20,7 +20,7 @@ HINTS = {
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """What a verdict is measured by, in dB; the fp16 ones hold for models of that precision.
+    """What a verdict is measured by, in dB; those of a precision hold for forms that compute in it.
 
     parity_db: least PSNR between the outputs of a form and of the training form, on every image.
     max_quality_drop_db: most PSNR-Y that a form may lose to the training form, on every image.
@@ -29,14 +29,19 @@ class Thresholds:
 
     parity_db: float
     fp16_parity_db: float
+    bf16_parity_db: float
+    int8_parity_db: float
     max_quality_drop_db: float
     fp16_max_quality_drop_db: float
+    bf16_max_quality_drop_db: float
+    int8_max_quality_drop_db: float
     min_gain_over_bicubic_db: float
 
     def parity_and_drop(self, precision: str) -> tuple[float, float]:
-        if precision == "fp16":
-            return self.fp16_parity_db, self.fp16_max_quality_drop_db
-        return self.parity_db, self.max_quality_drop_db
+        prefix = "" if precision == "fp32" else f"{precision}_"
+        parity: float = getattr(self, f"{prefix}parity_db")
+        drop: float = getattr(self, f"{prefix}max_quality_drop_db")
+        return parity, drop
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +89,12 @@ def report_from_measurements(
     precisions: Mapping[str, str],
     deployed: str,
     thresholds: Thresholds,
+    not_run: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The report, as JSON values. precisions: form -> its precision. deployed: the form whose quality is reported."""
+    """The report, as JSON values. precisions: form -> its precision. deployed: the form whose quality is reported.
+
+    not_run: form -> why it could not run here.
+    """
     parity = [_parity(photographs, form, *thresholds.parity_and_drop(precisions[form])) for form in precisions]
     parity = parity[1:]  # the first is the reference itself
     scored = [photograph for photograph in photographs if not photograph.for_parity]
@@ -112,6 +121,7 @@ def report_from_measurements(
         },
         "total": _means(scored, deployed),
         "parity": parity,
+        "not_run": [{"candidate": form, "reason": reason} for form, reason in not_run.items()],
         "thresholds": asdict(thresholds),
         "failures": failures,
         "passed": not failures,

@@ -3,16 +3,19 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from deploy.engines import Flavour
 from deploy.resample import upscale as bicubic
 from deploy.runners import Runner
-from pipeline.backends import open_model
+from pipeline.backends import Backend, Precision, engine_name, model_name, open_engine, open_model
 from pipeline.budget import Budget, Cost, cost_from_architecture
 from pipeline.comparison import Example, draw_comparison
 from pipeline.data import Pair
-from pipeline.errors import DataError, StaleArtifact
+from pipeline.errors import BackendMissing, DataError, StaleArtifact
 from pipeline.forms import measure, odd_crop, outputs_and_image
 from pipeline.manifest import atomic_path, check_outputs, claim, write_json, write_manifest
 from pipeline.network import Network, fvcore_cost, load_network
@@ -22,6 +25,18 @@ from pipeline.verdict import Photograph, Thresholds, report_from_measurements
 WEIGHTS, PLAIN = "search/weights.safetensors", "export/plain.safetensors"
 EXAMPLES = 4  # photographs in the comparison
 TRACED = (24, 32)  # LR size of the frame that fvcore traces
+
+# Where else an exported model of a precision is run, beside onnxruntime on the CPU.
+FURTHER: dict[Precision, dict[str, Backend]] = {
+    "fp32": {
+        "openvino fp32": "openvino f32",
+        "openvino bf16": "openvino bf16",
+        "onnxruntime cuda fp32": "onnxruntime cuda",
+    },
+    "fp16": {"onnxruntime cuda fp16": "onnxruntime cuda"},
+    "int8": {"openvino int8": "openvino f32"},
+}
+RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")  # names of their packages
 
 Benchmarks = Mapping[str, Sequence[Pair]]
 
@@ -46,9 +61,10 @@ def verify(
 ) -> dict[str, Any]:
     """Writes RUN/verify with report.json and comparison.png and returns the report, whatever the verdict in it.
 
-    The training form is the reference; the plain form and every exported model run beside it on all photographs, and
-    in each set on one that is cropped to odd sides where none has such. `pipeline.verdict.error_from_report` says what
-    a report ends with.
+    The training form is the reference. Beside it run, on all photographs and in each set on one that is cropped to odd
+    sides where none has such: the plain form, every exported model in onnxruntime on the CPU and as `FURTHER` says, and
+    every engine. What cannot run here stands in the report's "not_run" with its reason, and nothing in its place; only
+    onnxruntime is never spared. `pipeline.verdict.error_from_report` says what a report ends with.
     benchmarks: name of a set -> its pairs. inputs: name -> SHA-256 of what they were read from.
     Raises ConfigError where there is no run or nothing can be written, StaleArtifact where search or export is
     unfinished or was changed since, BackendMissing, DataError for an empty set.
@@ -61,7 +77,7 @@ def verify(
     claim(folder)
     plain = load_network(run / PLAIN)
     with ExitStack() as stack:
-        forms = {name: stack.enter_context(runner) for name, runner in _forms(run, plain).items()}
+        forms, not_run = _forms(run, plain, stack)
         photographs = _measure_all(benchmarks, forms, on_progress)
         deployed = next(name for name in forms if name.startswith("onnx"))
         report = report_from_measurements(
@@ -72,6 +88,7 @@ def verify(
             {name: runner.metadata.precision for name, runner in forms.items()},
             deployed,
             thresholds,
+            not_run,
         )
         examples = _examples(benchmarks, photographs, deployed, forms[deployed])
     (folder / "manifest.json").unlink(missing_ok=True)
@@ -94,23 +111,44 @@ def verify_work(run: Path, budget: Budget, thresholds: Thresholds, *, inputs: Ma
     }
     if check_outputs(run / "export").inputs.get(WEIGHTS) != outputs.get(WEIGHTS):
         raise StaleArtifact(f"{run}/export is of an earlier search", f"run `sr-pipeline export {run}`")
-    read = {name: recorded for name, recorded in outputs.items() if name.endswith((".safetensors", ".onnx"))}
+    read = {name: recorded for name, recorded in outputs.items() if name.endswith((".safetensors", ".onnx", ".engine"))}
     return {
         "inputs": {**read, **inputs},
-        "settings": {"budget": asdict(budget), "thresholds": asdict(thresholds)},
+        "settings": {
+            "budget": asdict(budget),
+            "thresholds": asdict(thresholds),
+            "runtimes": [name for name in RUNTIMES if find_spec(name)],  # what can run at last, has to
+        },
     }
 
 
-def _forms(run: Path, plain: Network) -> dict[str, Runner]:
-    """The training form, the plain form, and every exported model, the most precise first."""
-    training = load_network(run / WEIGHTS)
-    models = [open_model(run / "export" / name) for name in check_outputs(run / "export").outputs if ".onnx" in name]
-    forms: dict[str, Runner] = {"training form": TorchRunner(training), "plain form": TorchRunner(plain)}
-    for runner in sorted(models, key=lambda runner: runner.metadata.precision, reverse=True):
-        forms[f"onnxruntime {runner.metadata.precision}"] = runner
+def _forms(run: Path, plain: Network, stack: ExitStack) -> tuple[dict[str, Runner], dict[str, str]]:
+    """The training form, the plain form, and all that runs an exported model; and what cannot run, with the reason."""
+    folder = run / "export"
+    outputs = check_outputs(folder).outputs
+    models = {precision: folder / model_name(precision) for precision in FURTHER if model_name(precision) in outputs}
+    forms: dict[str, Runner] = {
+        "training form": stack.enter_context(TorchRunner(load_network(run / WEIGHTS))),
+        "plain form": stack.enter_context(TorchRunner(plain)),
+    }
+    for precision, path in models.items():
+        forms[f"onnxruntime {precision}"] = stack.enter_context(open_model(path))
+    openers: dict[str, Callable[[], Runner]] = {}
+    for precision, path in models.items():
+        for name, backend in FURTHER[precision].items():
+            openers[name] = partial(open_model, path, backend=backend)
+        for flavour in get_args(Flavour):
+            if (engine := engine_name(precision, flavour)) in outputs:
+                openers[f"{flavour} {precision}"] = partial(open_engine, folder / engine, outputs[path.name])
+    not_run: dict[str, str] = {}
+    for name, opened in openers.items():
+        try:
+            forms[name] = stack.enter_context(opened())
+        except BackendMissing as error:
+            not_run[name] = error.message
     if len({runner.metadata.architecture_id for runner in forms.values()}) > 1 or not models:
         raise StaleArtifact(f"{run}/export has no model of this network", f"run `sr-pipeline export {run}`")
-    return forms
+    return forms, not_run
 
 
 def _measure_all(

@@ -1,9 +1,11 @@
 """What many tests build on: one seed, the research images, and small networks of every shape the two spaces have."""
 
+import ctypes
 import os
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -120,6 +122,49 @@ def searched_run(tmp_path: Path, random_network: Callable[..., Network]) -> Call
         return folder.parent
 
     return write
+
+
+@pytest.fixture
+def cuda_driver(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Stands in for libcuda with one GPU, whose memory is the host's: `memory` holds what is allocated."""
+    memory: dict[int, Any] = {}
+
+    def put(pointer: Any, value: int) -> int:
+        pointer._obj.value = value
+        return 0
+
+    def allocate(pointer: Any, size: int) -> int:
+        block = ctypes.create_string_buffer(size)
+        memory[ctypes.addressof(block)] = block
+        return put(pointer, ctypes.addressof(block))
+
+    def name(text: Any, *_: object) -> int:
+        text.value = b"NVIDIA Test"
+        return 0
+
+    def copy(target: int, source: int, size: int, _: object) -> int:
+        ctypes.memmove(target, source, size)
+        return 0
+
+    driver = SimpleNamespace(
+        memory=memory,
+        cuInit=lambda _: 0,
+        cuDeviceGet=lambda pointer, index: put(pointer, index),
+        cuDeviceGetName=name,
+        cuDeviceGetAttribute=lambda pointer, number, _: put(pointer, {75: 8, 76: 9}[number]),
+        cuDevicePrimaryCtxRetain=lambda pointer, _: put(pointer, 1),
+        cuDevicePrimaryCtxRelease_v2=lambda _: 0,
+        cuCtxSetCurrent=lambda _: 0,
+        cuStreamCreate=lambda pointer, _: put(pointer, 7),
+        cuStreamDestroy_v2=lambda _: 0,
+        cuStreamSynchronize=lambda _: 0,
+        cuMemAlloc_v2=allocate,
+        cuMemFree_v2=lambda address: 0 if memory.pop(address, None) else 1,
+        cuMemcpyHtoDAsync_v2=lambda *arguments: copy(*arguments),
+        cuMemcpyDtoHAsync_v2=lambda *arguments: copy(*arguments),
+    )
+    monkeypatch.setattr("deploy.cuda.ctypes.CDLL", lambda _: driver)
+    return driver
 
 
 SMALL_RUN = """

@@ -1,5 +1,7 @@
 import json
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,17 +9,19 @@ import onnx
 import pytest
 import torch
 
+from deploy.engines import Shapes, read_engine
 from deploy.runners import OnnxRuntimeRunner
 from pipeline.architecture import architecture_from_json
-from pipeline.errors import ConfigError, PipelineError, StaleArtifact
+from pipeline.backends import Precision
+from pipeline.errors import BackendMissing, ConfigError, DataError, PipelineError, StaleArtifact
 from pipeline.export import export, export_work
-from pipeline.manifest import check_outputs, is_current
+from pipeline.manifest import check_outputs, is_current, read_manifest
 from pipeline.network import load_network
-from pipeline.onnx_graph import Precision
 
 Run = Callable[..., Path]
 
 FP32: tuple[Precision, ...] = ("fp32",)
+SHAPES = Shapes((1, 1, 1), (1, 24, 20), (1, 64, 64))
 BOTH: tuple[Precision, ...] = ("fp32", "fp16")
 
 
@@ -55,6 +59,48 @@ def test_models_compute_what_was_searched(searched_run: Run) -> None:
     plain = load_network(plain_path)
     assert plain.form == "plain"
     assert np.abs(plain(torch.from_numpy(frame)).numpy() - expected).max() < 1e-5
+
+
+def test_int8_is_told_and_computes_nearly_the_same(searched_run: Run) -> None:
+    run = searched_run()
+    frames = [np.random.default_rng(seed).random((1, 3, 24, 20), np.float32) for seed in range(3)]
+    models = export(run, ("fp32", "int8"), frames=frames, inputs={"calibration/photographs": "ab"})
+    assert [path.name for path in models.values()] == ["model.onnx", "model.int8.onnx"]
+    with OnnxRuntimeRunner(models["fp32"]) as exact, OnnxRuntimeRunner(models["int8"]) as rounded:
+        assert rounded.metadata == replace(exact.metadata, precision="int8")
+        error = np.abs(rounded.infer(frames[0]) - exact.infer(frames[0])).max()
+    assert 1e-4 < error < 0.5
+    properties = {entry.key for entry in onnx.load(models["int8"]).metadata_props}
+    assert properties == {entry.key for entry in onnx.load(models["fp32"]).metadata_props}
+    assert read_manifest(run / "export").inputs["calibration/photographs"] == "ab"
+
+
+def test_what_cannot_be_made_leaves_the_folder_as_it_was(searched_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = searched_run()
+    export(run)
+    before = files(run), (run / "export" / "manifest.json").read_bytes()
+    with pytest.raises(DataError, match="INT8 needs calibration images"):
+        export(run, ("fp16", "int8"))
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(BackendMissing, match="tensorrt-rtx is not installed"):
+        export(run, BOTH, engines={"tensorrt-rtx": SHAPES})
+    assert (files(run), (run / "export" / "manifest.json").read_bytes()) == before
+
+
+def test_engines_stand_beside_their_models(searched_run: Run) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    run = searched_run()
+    export(run, BOTH, engines={"tensorrt-rtx": SHAPES})
+    names = {f"model.{precision}.tensorrt-rtx.engine{end}" for precision in BOTH for end in ("", ".json")}
+    assert files(run) == {"plain.safetensors", "manifest.json", "model.onnx", "model.fp16.onnx", *names}
+    outputs = check_outputs(run / "export").outputs
+    for precision, model in (("fp32", "model.onnx"), ("fp16", "model.fp16.onnx")):
+        engine, facts = read_engine(run / "export" / f"model.{precision}.tensorrt-rtx.engine")
+        assert (facts.onnx_sha256, facts.properties["precision"]) == (outputs[model], precision)
+        assert facts.shapes == SHAPES
+        assert engine
+    export(run)  # without them
+    assert files(run) == {"plain.safetensors", "manifest.json", "model.onnx"}
 
 
 def test_model_explains_itself(searched_run: Run) -> None:

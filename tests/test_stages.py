@@ -3,7 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from deploy.engines import read_engine
+from deploy.upscale import TILE
 from pipeline.config import load_settings
+from pipeline.errors import DataError
 from pipeline.manifest import read_manifest
 from pipeline.runs import report_of
 from pipeline.stages import export_run, search_run, verify_run
@@ -23,6 +26,46 @@ def test_export_keeps_earlier_precisions(small_run: Path, tmp_path: Path) -> Non
     before = (run / "export" / "manifest.json").read_text()
     export_run(run, {"fp16"})
     assert (run / "export" / "manifest.json").read_text() == before
+
+
+def test_int8_is_calibrated_on_what_was_trained_on(small_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(small_run / "run", tmp_path / "run"))
+    trained, held_out = (f"calibration/{small_run / 'photographs' / name}" for name in ("train", "held-out"))
+
+    def calibrated() -> set[str]:
+        manifest = read_manifest(run / "export")
+        assert manifest.settings["precisions"] == ["fp16", "fp32", "int8"]
+        return {name for name in manifest.inputs if name.startswith("calibration/")}
+
+    export_run(run, {"int8"})
+    assert calibrated() == {trained}
+    export_run(run, {"int8"}, calibration=[str(small_run / "photographs" / "held-out")])
+    assert calibrated() == {held_out}
+    before = (run / "export" / "manifest.json").read_text()
+    export_run(run, {"fp32"})  # what was asked for before is kept
+    assert (run / "export" / "manifest.json").read_text() == before
+
+
+def test_int8_without_calibration_images_is_refused(small_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(small_run / "run", tmp_path / "run"))
+    before = (run / "export" / "manifest.json").read_text()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no images in"):
+        export_run(run, {"int8"}, calibration=[str(tmp_path / "empty")])
+    with pytest.raises(DataError, match="no folder"):
+        export_run(run, {"int8"}, calibration=[str(tmp_path / "nowhere")])
+    assert (run / "export" / "manifest.json").read_text() == before
+
+
+def test_engines_take_every_frame_of_an_image(small_run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    run = Path(shutil.copytree(small_run / "run", tmp_path / "run"))
+    export_run(run, {"fp32"}, ["tensorrt-rtx"])
+    facts = read_engine(run / "export" / "model.fp16.tensorrt-rtx.engine")[1]
+    margin = int(facts.properties["margin"])
+    assert facts.shapes.optimum == (1, 10, 10)
+    assert facts.shapes.hold((1, 1, 1))
+    assert facts.shapes.hold((1, TILE + 2 * margin, TILE + 2 * margin))
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,14 @@ def test_verdict_and_parity(passed: bool, word: str) -> None:
     assert ("forms [differ]" in text) is not passed
 
 
+def test_what_did_not_run_is_listed_by_its_reason() -> None:
+    missing = [("a", "no GPU"), ("b", "not installed"), ("c", "no GPU")]
+    not_run = [{"candidate": candidate, "reason": reason} for candidate, reason in missing]
+    text = drawn(facts(**verdict(1, passed=True), not_run=not_run))
+    assert "a, c: not run: no GPU" in text
+    assert "b: not run: not installed" in text
+
+
 def test_progress_is_a_line_where_there_is_no_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,8 +15,12 @@ COST = Cost(macs=900, params=50)
 THRESHOLDS = Thresholds(
     parity_db=90,
     fp16_parity_db=50,
+    bf16_parity_db=40,
+    int8_parity_db=30,
     max_quality_drop_db=0.001,
     fp16_max_quality_drop_db=0.01,
+    bf16_max_quality_drop_db=0.05,
+    int8_max_quality_drop_db=0.15,
     min_gain_over_bicubic_db=0.5,
 )
 PRECISIONS = {"training form": "fp32", "onnxruntime fp32": "fp32", "onnxruntime fp16": "fp16"}
@@ -32,9 +36,12 @@ def photograph(name: str, benchmark: str = "Set5", **fp16: Any) -> Photograph:
     return Photograph(benchmark, name, (128, 96), 30.0, 0.8, forms)
 
 
+NOT_RUN = {"openvino bf16": "openvino is not installed"}
+
+
 def report(*photographs: Photograph, cost: Cost = COST) -> dict[str, Any]:
     found = report_from_measurements(
-        ARCHITECTURE, cost, BUDGET, photographs, PRECISIONS, "onnxruntime fp32", THRESHOLDS
+        ARCHITECTURE, cost, BUDGET, photographs, PRECISIONS, "onnxruntime fp32", THRESHOLDS, NOT_RUN
     )
     assert json.loads(json.dumps(found, allow_nan=False)) == json.loads(json.dumps(found))
     return found
@@ -70,6 +77,7 @@ def test_figures_stand_beside_their_thresholds() -> None:
     assert fp16["mean_psnr_between_db"] == pytest.approx(72.5)
     assert fp16["delta_psnr_db"] == pytest.approx(-0.005)
     assert fp16["worst_delta_image"] == "Set5/baby"
+    assert found["not_run"] == [{"candidate": "openvino bf16", "reason": "openvino is not installed"}]
 
 
 @pytest.mark.parametrize(
@@ -148,6 +156,9 @@ def test_crops_are_held_to_parity_and_count_for_nothing_else() -> None:
     assert found["total"]["photographs"] == 1
 
 
-def test_thresholds_of_a_precision() -> None:
-    assert THRESHOLDS.parity_and_drop("fp32") == (90, 0.001)
-    assert THRESHOLDS.parity_and_drop("fp16") == (50, 0.01)
+@pytest.mark.parametrize(
+    ("precision", "parity_and_drop"),
+    [("fp32", (90, 0.001)), ("fp16", (50, 0.01)), ("bf16", (40, 0.05)), ("int8", (30, 0.15))],
+)
+def test_thresholds_of_a_precision(precision: str, parity_and_drop: tuple[float, float]) -> None:
+    assert THRESHOLDS.parity_and_drop(precision) == parity_and_drop

@@ -1,4 +1,5 @@
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,25 +11,45 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
+from deploy.engines import Shapes
 from deploy.resample import downscale, upscale
 from pipeline.architecture import Architecture, Cell
+from pipeline.backends import Precision
 from pipeline.budget import Budget, cost_from_architecture
 from pipeline.data import Pair
-from pipeline.errors import BudgetMissed, ConfigError, DataError, ParityFailed, PipelineError, StaleArtifact
+from pipeline.errors import (
+    BackendMissing,
+    BudgetMissed,
+    ConfigError,
+    DataError,
+    ParityFailed,
+    PipelineError,
+    StaleArtifact,
+)
 from pipeline.export import export
 from pipeline.manifest import is_current, write_manifest
 from pipeline.network import load_network
-from pipeline.onnx_graph import Precision
 from pipeline.verdict import Thresholds, error_from_report
 from pipeline.verify import Progress, verify, verify_work
 
 ARCHITECTURE = Architecture("edge", 2, "rgb", 8, (Cell(("conv3", "conv1"), (6,)),))
 LUMA = Architecture("edge", 3, "y", 8, (), unshuffle=2, shuffle=6, skip="conv3")
 TRILEVEL = Architecture("trilevel", 4, "rgb", 8, (Cell(("dws",), ()), "up", "up"), skip="none", shuffle=1)
-LENIENT = Thresholds(90, 50, 0.001, 0.01, -100)
+LENIENT = Thresholds(
+    parity_db=90,
+    fp16_parity_db=50,
+    bf16_parity_db=25,
+    int8_parity_db=20,
+    max_quality_drop_db=0.001,
+    fp16_max_quality_drop_db=0.01,
+    bf16_max_quality_drop_db=1,
+    int8_max_quality_drop_db=1,
+    min_gain_over_bicubic_db=-100,
+)
 FREE = Budget((360, 640))
 
 FP16: tuple[Precision, ...] = ("fp16",)
+INT8: tuple[Precision, ...] = ("int8",)
 
 Run = Callable[..., Path]
 
@@ -75,11 +96,16 @@ def test_report_holds_every_figure(run: Path) -> None:
     cost = cost_from_architecture(ARCHITECTURE, (360, 640))
     assert report["cost"] == {"macs": cost.macs, "params": cost.params}
     assert {name: entry["photographs"] for name, entry in report["quality"].items()} == {"even": 2, "odd": 1}
-    assert [row["candidate"] for row in report["parity"]] == ["plain form", "onnxruntime fp32", "onnxruntime fp16"]
+    candidates = [row["candidate"] for row in report["parity"]]
+    assert candidates[:3] == ["plain form", "onnxruntime fp32", "onnxruntime fp16"]
     for row in report["parity"]:
         assert row["reference"] == "training form"
-        assert row["psnr_between_db"] > (60 if row["candidate"].endswith("fp16") else 120)
-        assert 0 <= row["max_abs"] < 1e-2
+        assert row["psnr_between_db"] > {"fp16": 60, "bf16": 25}.get(row["candidate"].split()[-1], 120)
+        assert 0 <= row["max_abs"] < (1 if row["candidate"].endswith("bf16") else 1e-2)
+    further = {"openvino fp32", "openvino bf16", "onnxruntime cuda fp32", "onnxruntime cuda fp16"}
+    not_run = {row["candidate"] for row in report["not_run"]}
+    assert {*candidates[3:]} | not_run == further
+    assert not {*candidates} & not_run
     image = report["quality"]["odd"]["images"][0]
     assert (image["name"], image["lr_size"]) == ("noise 2", [21, 19])
     assert list(image["forms"]) == ["training form", *(row["candidate"] for row in report["parity"])]
@@ -94,13 +120,66 @@ def test_other_networks_pass_too(searched_run: Run, architecture: Architecture) 
     scale = architecture.scale
     report = check(run, {"set": [photograph(45 * scale // 3, 60, scale), photograph(60, 60, scale, channels=1)]})
     assert error_from_report(report) is None
-    assert [row["candidate"] for row in report["parity"]] == ["plain form", "onnxruntime fp32"]
+    assert [row["candidate"] for row in report["parity"][:2]] == ["plain form", "onnxruntime fp32"]
 
 
 def test_fp16_alone_can_be_verified(searched_run: Run) -> None:
     run = searched_run(ARCHITECTURE)
     export(run, precisions=FP16)
     assert check(run)["deployed"] == "onnxruntime fp16"
+
+
+def test_runtime_that_is_missing_is_listed_and_not_replaced(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setattr("pipeline.verify.find_spec", lambda name: name != "openvino" or None)
+    report = check(run)
+    assert report["passed"]
+    assert "openvino" not in {form.split()[0] for form in report["quality"]["odd"]["images"][0]["forms"]}
+    reasons = {row["candidate"]: row["reason"] for row in report["not_run"]}
+    assert reasons["openvino fp32"] == reasons["openvino bf16"] == "openvino is not installed"
+
+    def current() -> bool:
+        return is_current(run / "verify", **verify_work(run, FREE, LENIENT, inputs={"photographs": "ab"}))
+
+    assert current()
+    monkeypatch.setattr("pipeline.verify.find_spec", lambda _: True)  # once it is installed, it has to run
+    assert not current()
+
+
+def test_onnxruntime_is_never_spared(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(BackendMissing, match="onnxruntime is not installed"):
+        check(run)
+
+
+def test_int8_and_engines_are_verified_where_they_can_run(searched_run: Run) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    run = searched_run(ARCHITECTURE)
+    shapes = Shapes((1, 1, 1), (1, 24, 20), (1, 64, 64))
+    frames = [pair.lr.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255) for pair in BENCHMARKS["odd"]]
+    export(run, INT8, engines={"tensorrt-rtx": shapes}, frames=frames)
+    report = check(run)
+    parity = {row["candidate"]: row for row in report["parity"]}
+    assert {"onnxruntime int8", "openvino int8"} <= parity.keys()
+    assert 20 < parity["onnxruntime int8"]["psnr_between_db"] < 90
+    not_run = {row["candidate"]: row["reason"] for row in report["not_run"]}
+    if "tensorrt-rtx int8" not in parity:
+        assert "NVIDIA" in not_run["tensorrt-rtx int8"]
+    engine = "export/model.int8.tensorrt-rtx.engine"
+    assert engine in verify_work(run, FREE, LENIENT, inputs={})["inputs"]
+
+
+def test_engine_of_another_version_ends_the_verification(searched_run: Run) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    run = searched_run(ARCHITECTURE)
+    export(run, engines={"tensorrt-rtx": Shapes((1, 24, 20), (1, 24, 20), (1, 24, 20))})
+    facts = run / "export" / "model.fp32.tensorrt-rtx.engine.json"
+    facts.write_text(facts.read_text().replace('"version": "1.', '"version": "0.'))
+    rewrite(run, "model.onnx", lambda _: None)
+    with pytest.raises(StaleArtifact, match=r"was built with tensorrt-rtx 0\..*, installed is 1\."):
+        check(run)
+    assert not (run / "verify" / "report.json").exists()
 
 
 def test_picture_shows_the_photographs(run: Path) -> None:
@@ -156,7 +235,9 @@ def test_perturbed_weight_fails_and_is_reported(run: Path, name: str) -> None:
     assert isinstance(error, ParityFailed)
     assert error.exit_code == 7
     assert f"{form} and training form agree to" in error.message
-    assert [row["candidate"] for row in report["parity"] if not row["passed"]] == [form]
+    failed = [row["candidate"] for row in report["parity"] if not row["passed"]]
+    assert failed[0] == form
+    assert {*failed[1:]} <= ({"openvino fp32", "openvino bf16"} if form.endswith("fp32") else set())  # the same file
     assert (run / "verify" / "comparison.png").is_file()
 
 

@@ -1,0 +1,273 @@
+"""Builds TensorRT engines from ONNX, and keeps beside each what it was built from and where it may run."""
+
+import argparse
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from deploy.cuda import Gpu
+from deploy.onnx_properties import properties_from_onnx
+from deploy.runners import DeployError, ModelMetadata, ModelUnreadable, RuntimeMissing, metadata_from_properties
+
+Flavour = Literal["tensorrt", "tensorrt-rtx"]
+Shape = tuple[int, int, int]
+
+SCHEMA = 1
+# What an engine of TensorRT for RTX runs on, whatever GPU it was built beside, or none.
+RTX_CAPABILITY = "8.0"
+
+
+class EngineMismatch(ModelUnreadable):
+    """The engine was built by another version, for another GPU, or from another model than it would be used with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """LR frames that an engine takes, each (batch, height, width); it is fastest at `optimum`.
+
+    Raises ValueError where they are not in order.
+    """
+
+    minimum: Shape
+    optimum: Shape
+    maximum: Shape
+
+    def __post_init__(self) -> None:
+        sides = zip(self.minimum, self.optimum, self.maximum, strict=True)
+        if not all(0 < low <= best <= high for low, best, high in sides):
+            raise ValueError(f"not in order: {self.minimum}, {self.optimum}, {self.maximum}")
+
+    def hold(self, shape: Shape) -> bool:
+        return all(low <= side <= high for low, side, high in zip(self.minimum, shape, self.maximum, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What stands beside an engine, in <engine>.json.
+
+    version: of the flavour's package.
+    gpu, compute_capability: where it was built and may run. An engine of tensorrt-rtx is compiled to the end when it is
+        loaded: its gpu is None, and its compute_capability the least.
+    onnx_sha256, engine_sha256: of the bytes of the model it was built from, and of its own.
+    properties: the text pairs of that model; they hold the precision.
+    """
+
+    flavour: Flavour
+    version: str
+    gpu: str | None
+    compute_capability: str
+    shapes: Shapes
+    onnx_sha256: str
+    engine_sha256: str
+    properties: dict[str, str]
+    schema: int = SCHEMA
+
+
+def engine_from_onnx(
+    onnx: Path, shapes: Shapes, flavour: Flavour, timing_cache: Path | None = None
+) -> tuple[bytes, EngineFacts]:
+    """The engine of a model, and what is to stand beside it.
+
+    Types are those of the model: model.onnx gives an fp32 engine (without TF32), model.fp16.onnx an fp16 one, and a
+    model with QuantizeLinear and DequantizeLinear an int8 one. tensorrt builds on the GPU that will run the engine,
+    tensorrt-rtx anywhere.
+    timing_cache: read and written, so that the next engine is built faster. tensorrt-rtx measures nothing and has none.
+    Raises RuntimeMissing; ModelUnreadable where the file is no model, or TensorRT refuses it.
+    """
+    properties = properties_from_onnx(onnx)
+    channels = 3 if metadata_from_properties(properties, onnx).color == "rgb" else 1
+    trt = tensorrt_module(flavour)
+    gpu, capability = _place(flavour)
+    log = logger(trt)
+    try:
+        builder = trt.Builder(log)
+    except TypeError as error:  # a null pointer inside
+        raise RuntimeMissing(flavour, "cannot start its builder", "needs an NVIDIA GPU and its driver") from error
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    model = onnx.read_bytes()
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(model):
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        reasons = [f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors]
+        raise ModelUnreadable(f"{flavour} cannot read {onnx}: {first_reason([*reasons, *log.errors])}")
+    config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)
+    profile = builder.create_optimization_profile()
+    sides = (shapes.minimum, shapes.optimum, shapes.maximum)
+    profile.set_shape(network.get_input(0).name, *((batch, channels, *size) for batch, *size in sides))
+    config.add_optimization_profile(profile)
+    if timing_cache is not None and flavour == "tensorrt":
+        known = timing_cache.read_bytes() if timing_cache.is_file() else b""
+        config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise ModelUnreadable(f"{flavour} cannot build an engine from {onnx}: {first_reason(log.errors)}")
+    if timing_cache is not None and flavour == "tensorrt":
+        _write(timing_cache, bytes(config.get_timing_cache().serialize()))
+    engine = bytes(plan)
+    facts = EngineFacts(
+        flavour=flavour,
+        version=trt.__version__,
+        gpu=gpu,
+        compute_capability=capability,
+        shapes=shapes,
+        onnx_sha256=hashlib.sha256(model).hexdigest(),
+        engine_sha256=hashlib.sha256(engine).hexdigest(),
+        properties=properties,
+    )
+    return engine, facts
+
+
+def write_engine(path: Path, engine: bytes, facts: EngineFacts) -> None:
+    """Writes the engine and its facts, each at once; one without the other is refused by `read_engine`."""
+    _write(path, engine)
+    _write(facts_path(path), json_from_facts(facts))
+
+
+def json_from_facts(facts: EngineFacts) -> bytes:
+    return (json.dumps(asdict(facts), indent=2) + "\n").encode()
+
+
+def facts_path(engine: Path) -> Path:
+    return engine.with_name(f"{engine.name}.json")
+
+
+def read_engine(path: Path) -> tuple[bytes, EngineFacts]:
+    """The inverse of `write_engine`. Raises ModelUnreadable, EngineMismatch where the two do not belong together."""
+    if not path.is_file():
+        raise ModelUnreadable(f"no engine at {path}")
+    engine = path.read_bytes()
+    beside = facts_path(path)
+    try:
+        facts = _facts_from_json(json.loads(beside.read_text(encoding="utf-8")), beside)
+    except FileNotFoundError as error:
+        raise ModelUnreadable(f"{path} has no {beside.name} beside it, which says where it may run") from error
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise ModelUnreadable(f"{beside} is damaged: {error}") from error
+    if hashlib.sha256(engine).hexdigest() != facts.engine_sha256:
+        raise EngineMismatch(f"{path} is not the engine that {beside.name} describes: its hash differs")
+    return engine, facts
+
+
+def check_version(facts: EngineFacts, path: Path, version: str) -> None:
+    """version: of the flavour's package that is installed. Raises EngineMismatch."""
+    if facts.version != version:
+        raise EngineMismatch(f"{path} was built with {facts.flavour} {facts.version}, installed is {version}")
+
+
+def check_onnx(facts: EngineFacts, path: Path, onnx_sha256: str) -> None:
+    """onnx_sha256: of the model that the engine is to stand for. Raises EngineMismatch."""
+    if facts.onnx_sha256 != onnx_sha256:
+        raise EngineMismatch(f"{path} was built from another model: the hash of the ONNX file differs")
+
+
+def check_gpu(facts: EngineFacts, path: Path, name: str, compute_capability: str) -> None:
+    """name, compute_capability: of the GPU that is to run it. Raises EngineMismatch."""
+    here = f"this is {name} ({compute_capability})"
+    if facts.flavour == "tensorrt" and (facts.gpu, facts.compute_capability) != (name, compute_capability):
+        raise EngineMismatch(f"{path} was built for {facts.gpu} ({facts.compute_capability}), {here}")
+    if _numbers(compute_capability) < _numbers(facts.compute_capability):
+        raise EngineMismatch(f"{path} needs compute capability {facts.compute_capability} or more, {here}")
+
+
+def metadata_from_facts(facts: EngineFacts, path: Path) -> ModelMetadata:
+    return metadata_from_properties(facts.properties, path)
+
+
+def tensorrt_module(flavour: Flavour) -> Any:
+    """Raises RuntimeMissing where the flavour is not installed."""
+    try:
+        if flavour == "tensorrt":
+            import tensorrt
+
+            return tensorrt
+        import tensorrt_rtx
+
+        return tensorrt_rtx
+    except ImportError as error:
+        raise RuntimeMissing(flavour) from error
+
+
+def _place(flavour: Flavour) -> tuple[str | None, str]:
+    """GPU and compute capability that an engine is built for."""
+    if flavour == "tensorrt-rtx":
+        return None, RTX_CAPABILITY
+    gpu = Gpu(flavour)
+    gpu.close()
+    return gpu.name, gpu.compute_capability
+
+
+def logger(trt: Any) -> Any:
+    """Keeps errors for the exceptions that name them, and lets nothing through to the terminal."""
+
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+                self.errors.append(message)
+
+    return Log()
+
+
+def _facts_from_json(fields: Mapping[str, Any], path: Path) -> EngineFacts:
+    if fields["schema"] != SCHEMA:
+        raise ModelUnreadable(f"{path} has schema {fields['schema']}, this version reads schema {SCHEMA}")
+    if fields["flavour"] not in ("tensorrt", "tensorrt-rtx"):
+        raise ValueError(f"flavour is {fields['flavour']!r}")
+    shapes = Shapes(**{name: (sides[0], sides[1], sides[2]) for name, sides in fields["shapes"].items()})
+    return EngineFacts(**{**fields, "shapes": shapes})
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def first_reason(reasons: list[str]) -> str:
+    return reasons[0].strip().partition("\n")[0] if reasons else "it gives no reason"
+
+
+def _write(path: Path, content: bytes) -> None:
+    """At once: what stands at `path` is whole at any moment."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        raise DeployError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def shape_from_text(text: str) -> Shape:
+    """(1, 360, 640) of "1x360x640". Raises ValueError."""
+    batch, height, width = (int(part) for part in text.split("x"))
+    return batch, height, width
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Builds one engine. Ends with a line on stderr and exit code 1 where it cannot."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.engines", description="Build a TensorRT engine of a model.")
+    parser.add_argument("model", type=Path, help="a model.onnx of `sr-pipeline export`")
+    parser.add_argument("engine", type=Path, help="where to write; what it was built for stands beside it")
+    parser.add_argument("--flavour", choices=get_args(Flavour), default="tensorrt", help="(default: %(default)s)")
+    parser.add_argument("--optimum", type=shape_from_text, required=True, help="BATCHxHEIGHTxWIDTH it is fastest at")
+    parser.add_argument("--minimum", type=shape_from_text, help="the smallest it takes (default: the optimum)")
+    parser.add_argument("--maximum", type=shape_from_text, help="the largest it takes (default: the optimum)")
+    parser.add_argument("--timing-cache", type=Path, help="read and written; tensorrt only")
+    given = parser.parse_args(arguments)
+    try:
+        shapes = Shapes(given.minimum or given.optimum, given.optimum, given.maximum or given.optimum)
+        write_engine(given.engine, *engine_from_onnx(given.model, shapes, given.flavour, given.timing_cache))
+    except (DeployError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Quantises an exported model to INT8, with ranges measured on calibration images."""
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from deploy.color import ycbcr_from_rgb
+from deploy.runners import Frame
+from pipeline.architecture import Color
+from pipeline.data import Pair
+from pipeline.errors import DataError
+
+IMAGES = 32  # that ranges are measured on, at most
+SIDE = 256  # of a calibration frame in LR pixels, at most
+
+
+def int8_from_onnx(model: onnx.ModelProto, frames: Sequence[Frame]) -> onnx.ModelProto:
+    """The fp32 `model` with its convolutions in INT8: weights by channel, features by tensor, both symmetric.
+
+    Convolutions read rounded features. Additions, the last one with them, read the values before the rounding, and
+    biases are floats, which TensorRT asks for. The convolutions that read the frame stay in float: the 127 steps above
+    zero are fewer than the 255 of an image.
+
+    frames: LR (batch, channels, height, width) in [0, 1]; the largest value of a feature on them is its range.
+    Raises DataError without frames.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    if not frames:
+        raise DataError("INT8 needs calibration images, and there are none", "name a folder with --calibration")
+    lr = model.graph.input[0].name
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        float_path, int8_path = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        onnx.save(model, float_path)
+        quantize_static(
+            float_path,
+            int8_path,
+            _Frames(lr, frames),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"],
+            nodes_to_exclude=[node.name for node in model.graph.node if node.op_type == "Conv" and lr in node.input],
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options={
+                "ActivationSymmetric": True,
+                "WeightSymmetric": True,
+                "QuantizeBias": False,
+                "OpTypesToExcludeOutputQuantization": ["Conv"],
+            },
+        )
+        quantised = onnx.load(int8_path)
+    _read_unrounded(quantised)
+    quantised.producer_name, quantised.producer_version = model.producer_name, model.producer_version
+    onnx.helper.set_model_props(quantised, {entry.key: entry.value for entry in model.metadata_props})
+    onnx.checker.check_model(quantised, full_check=True)
+    return quantised
+
+
+def frames_from_pairs(pairs: Sequence[Pair], color: Color, multiple: int) -> list[Frame]:
+    """LR frames (1, channels, height, width) in [0, 1] of `IMAGES` photographs, evenly spread over `pairs`.
+
+    Each is the middle of its photograph, at most `SIDE` pixels on a side, which are multiples of `multiple`.
+    """
+    chosen = [pairs[index * len(pairs) // IMAGES] for index in range(IMAGES)] if len(pairs) > IMAGES else pairs
+    return [_frame(pair, color, multiple) for pair in chosen]
+
+
+def _frame(pair: Pair, color: Color, multiple: int) -> Frame:
+    height, width = (min(side, SIDE) // multiple * multiple for side in pair.lr.shape[:2])
+    top, left = (pair.lr.shape[0] - height) // 2, (pair.lr.shape[1] - width) // 2
+    pixels = pair.lr[top : top + height, left : left + width]
+    if color == "rgb":
+        pixels = np.broadcast_to(pixels, (height, width, 3))
+    elif pixels.shape[2] == 3:
+        pixels = ycbcr_from_rgb(pixels)[:, :, :1]
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
+
+
+class _Frames:
+    """What onnxruntime reads calibration data from."""
+
+    def __init__(self, name: str, frames: Sequence[Frame]) -> None:
+        self._name, self._frames = name, iter(frames)
+
+    def get_next(self) -> dict[str, Frame] | None:
+        frame = next(self._frames, None)
+        return None if frame is None else {self._name: frame}
+
+
+def _read_unrounded(model: onnx.ModelProto) -> None:
+    """Lets everything but convolutions read what stands before QuantizeLinear and DequantizeLinear."""
+    rounded = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    source = {
+        node.output[0]: rounded[node.input[0]]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in rounded
+    }
+    for node in model.graph.node:
+        if node.op_type != "Conv":
+            node.input[:] = [source.get(name, name) for name in node.input]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps back the advice that onnxruntime logs through the root logger: to simplify a graph that is simple."""
+    root = logging.getLogger()
+    root.addFilter(_about_preprocessing)
+    try:
+        yield
+    finally:
+        root.removeFilter(_about_preprocessing)
+
+
+def _about_preprocessing(record: logging.LogRecord) -> bool:
+    return "pre-processing" not in record.getMessage()

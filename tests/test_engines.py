@@ -1,0 +1,237 @@
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from deploy.engines import (
+    EngineFacts,
+    EngineMismatch,
+    Flavour,
+    Shapes,
+    check_gpu,
+    check_onnx,
+    check_version,
+    engine_from_onnx,
+    facts_path,
+    main,
+    metadata_from_facts,
+    read_engine,
+    write_engine,
+)
+from deploy.runners import DeployError, ModelUnreadable, RuntimeMissing
+from pipeline.architecture import Architecture, Cell
+from pipeline.export import properties
+from pipeline.fold import plain_from_network
+from pipeline.network import Network
+from pipeline.onnx_graph import onnx_from_network
+from pipeline.quantise import int8_from_onnx
+
+ARCHITECTURE = Architecture("edge", 2, "rgb", 8, (Cell(("conv3", "conv1"), (6,)),))
+STATIC = Shapes((1, 36, 64), (1, 36, 64), (1, 36, 64))
+DYNAMIC = Shapes((1, 1, 1), (1, 36, 64), (2, 128, 128))
+FACTS = EngineFacts(
+    flavour="tensorrt",
+    version="10.9.0",
+    gpu="NVIDIA L4",
+    compute_capability="8.9",
+    shapes=DYNAMIC,
+    onnx_sha256="ab",
+    engine_sha256=hashlib.sha256(b"engine").hexdigest(),
+    properties={"precision": "fp16"},
+)
+
+
+@pytest.fixture
+def model(random_network: Callable[..., Network], tmp_path: Path) -> Callable[[str], Path]:
+    def write(precision: str) -> Path:
+        plain = plain_from_network(random_network(ARCHITECTURE))
+        if precision == "int8":
+            frames = [np.random.default_rng(0).random((1, 3, 16, 12), np.float32)]
+            proto = int8_from_onnx(onnx_from_network(plain, "fp32", properties(plain, "int8")), frames)
+        else:
+            stored = "fp16" if precision == "fp16" else "fp32"
+            proto = onnx_from_network(plain, stored, properties(plain, stored))  # type: ignore[arg-type]
+        path = tmp_path / f"model.{precision}.onnx"
+        path.write_bytes(proto.SerializeToString())
+        return path
+
+    return write
+
+
+@pytest.fixture
+def rtx() -> object:
+    return pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+
+
+@pytest.mark.usefixtures("rtx")
+@pytest.mark.parametrize("shapes", [STATIC, DYNAMIC], ids=["static", "dynamic"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_engine_is_built_without_a_gpu(
+    model: Callable[[str], Path], precision: str, shapes: Shapes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    onnx = model(precision)
+    engine, facts = engine_from_onnx(onnx, shapes, "tensorrt-rtx", timing_cache=onnx.with_suffix(".cache"))
+    assert len(engine) > 10_000
+    assert (facts.flavour, facts.gpu, facts.compute_capability, facts.shapes) == ("tensorrt-rtx", None, "8.0", shapes)
+    assert facts.onnx_sha256 == hashlib.sha256(onnx.read_bytes()).hexdigest()
+    assert facts.engine_sha256 == hashlib.sha256(engine).hexdigest()
+    metadata = metadata_from_facts(facts, onnx)
+    assert (metadata.precision, metadata.architecture_id) == (precision, ARCHITECTURE.id)
+    assert not onnx.with_suffix(".cache").exists()  # this flavour has none
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.filterwarnings("ignore:.*Timing cache operations:DeprecationWarning")
+def test_tensorrt_builds_with_the_same_code_for_the_gpu_of_the_machine(
+    rtx: object, cuda_driver: SimpleNamespace, model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other flavour stands in for it: the two have one API."""
+    monkeypatch.setitem(sys.modules, "tensorrt", rtx)
+    onnx = model("fp32")
+    cache = onnx.with_suffix(".cache")
+    for _ in range(2):  # the second build begins with the cache of the first
+        _, facts = engine_from_onnx(onnx, STATIC, "tensorrt", timing_cache=cache)
+        assert cache.stat().st_size > 0
+    assert (facts.flavour, facts.gpu, facts.compute_capability) == ("tensorrt", "NVIDIA Test", "8.9")
+    assert cuda_driver.memory == {}
+
+
+@pytest.mark.usefixtures("rtx")
+def test_model_that_tensorrt_refuses_is_named(model: Callable[[str], Path], capfd: pytest.CaptureFixture[str]) -> None:
+    onnx = model("fp32")
+    onnx.write_bytes(onnx.read_bytes().replace(b"Relu", b"Rulu"))
+    with pytest.raises(ModelUnreadable, match=r"tensorrt-rtx cannot read .*model\.fp32\.onnx: Rulu stem") as caught:
+        engine_from_onnx(onnx, STATIC, "tensorrt-rtx")
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("flavour", "module"), [("tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx")])
+def test_missing_flavour_is_not_replaced(
+    model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, flavour: Flavour, module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(RuntimeMissing, match=f"{flavour} is not installed"):
+        engine_from_onnx(model("fp32"), STATIC, flavour)
+
+
+def test_shapes_are_in_order() -> None:
+    with pytest.raises(ValueError, match="not in order"):
+        Shapes((1, 64, 64), (1, 36, 64), (1, 128, 128))
+    assert DYNAMIC.hold((2, 128, 1))
+    assert not DYNAMIC.hold((1, 129, 64))
+
+
+def test_engine_and_facts_are_read_as_they_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "model.engine"
+    write_engine(path, b"engine", FACTS)
+    assert read_engine(path) == (b"engine", FACTS)
+    assert {file.name for file in tmp_path.iterdir()} == {"model.engine", "model.engine.json"}
+
+
+def spoil(path: Path, how: str) -> None:
+    beside = facts_path(path)
+    fields = json.loads(beside.read_text())
+    match how:
+        case "no engine":
+            path.unlink()
+        case "no facts":
+            beside.unlink()
+        case "other engine":
+            path.write_bytes(b"another")
+        case "text":
+            beside.write_text("{")
+        case "schema":
+            beside.write_text(json.dumps(fields | {"schema": 2}))
+        case "flavour":
+            beside.write_text(json.dumps(fields | {"flavour": "openvino"}))
+        case "shapes":
+            beside.write_text(json.dumps(fields | {"shapes": {"minimum": [1, 2]}}))
+        case "field":
+            beside.write_text(json.dumps(fields | {"color": "red"}))
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("no engine", "no engine at"),
+        ("no facts", r"has no model\.engine\.json beside it"),
+        ("other engine", r"is not the engine that model\.engine\.json describes: its hash differs"),
+        ("text", r"model\.engine\.json is damaged"),
+        ("schema", r"model\.engine\.json has schema 2, this version reads schema 1"),
+        ("flavour", r"is damaged: flavour is 'openvino'"),
+        ("shapes", "is damaged"),
+        ("field", "is damaged"),
+    ],
+)
+def test_spoiled_engine_is_refused(tmp_path: Path, how: str, message: str) -> None:
+    path = tmp_path / "model.engine"
+    write_engine(path, b"engine", FACTS)
+    spoil(path, how)
+    with pytest.raises(ModelUnreadable, match=message):
+        read_engine(path)
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        (
+            lambda path: check_version(FACTS, path, "10.12.0"),
+            r"was built with tensorrt 10\.9\.0, installed is 10\.12\.0",
+        ),
+        (lambda path: check_onnx(FACTS, path, "cd"), "was built from another model: the hash of the ONNX file differs"),
+        (
+            lambda path: check_gpu(FACTS, path, "NVIDIA T4", "7.5"),
+            r"was built for NVIDIA L4 \(8\.9\), this is NVIDIA T4 \(7\.5\)",
+        ),
+        (
+            lambda path: check_gpu(
+                replace(FACTS, flavour="tensorrt-rtx", gpu=None, compute_capability="8.0"), path, "T4", "7.5"
+            ),
+            r"needs compute capability 8\.0 or more, this is T4 \(7\.5\)",
+        ),
+    ],
+    ids=["version", "model", "GPU", "capability"],
+)
+def test_mismatch_is_named(check: Callable[[Path], None], message: str) -> None:
+    with pytest.raises(EngineMismatch, match=rf"model\.engine {message}"):
+        check(Path("model.engine"))
+
+
+def test_engine_for_this_machine_passes_the_checks() -> None:
+    path = Path("model.engine")
+    check_version(FACTS, path, "10.9.0")
+    check_onnx(FACTS, path, "ab")
+    check_gpu(FACTS, path, "NVIDIA L4", "8.9")
+    check_gpu(replace(FACTS, flavour="tensorrt-rtx", gpu=None, compute_capability="8.0"), path, "RTX 5090", "12.0")
+
+
+@pytest.mark.usefixtures("rtx")
+def test_device_builds_its_engine_by_command(model: Callable[[str], Path], tmp_path: Path) -> None:
+    engine = tmp_path / "built.engine"
+    command = [str(model("fp16")), str(engine), "--flavour", "tensorrt-rtx", "--optimum", "1x36x64"]
+    main([*command, "--maximum", "2x40x64"])
+    assert read_engine(engine)[1].shapes == Shapes((1, 36, 64), (1, 36, 64), (2, 40, 64))
+    before = engine.read_bytes()
+    with pytest.raises(SystemExit, match="error: not in order"):
+        main([*command, "--maximum", "1x8x8"])
+    with pytest.raises(SystemExit, match="error: no model at nowhere"):
+        main(["nowhere.onnx", *command[1:]])
+    assert engine.read_bytes() == before
+
+
+def test_shape_is_not_guessed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["model.onnx", "model.engine", "--optimum", "360x640"])
+    assert "--optimum: invalid shape_from_text value: '360x640'" in capsys.readouterr().err
+
+
+def test_engine_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DeployError, match="cannot write"):
+        write_engine(tmp_path / "nowhere" / "model.engine", b"engine", FACTS)

@@ -1,0 +1,94 @@
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from pipeline.architecture import Architecture, Color
+from pipeline.data import Pair
+from pipeline.errors import DataError
+from pipeline.export import properties
+from pipeline.fold import plain_from_network
+from pipeline.network import Network
+from pipeline.onnx_graph import onnx_from_network
+from pipeline.quantise import IMAGES, SIDE, frames_from_pairs, int8_from_onnx
+
+
+def exported(random_network: Callable[..., Network], architecture: Architecture) -> onnx.ModelProto:
+    plain = plain_from_network(random_network(architecture))
+    return onnx_from_network(plain, "fp32", properties(plain, "int8"))
+
+
+def test_convolutions_become_int8_and_the_rest_stays(
+    random_network: Callable[..., Network], architecture: Architecture, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = exported(random_network, architecture)
+    before = model.SerializeToString()
+    side = 12 * architecture.unshuffle
+    frames = [np.random.default_rng(0).random((1, architecture.channels, side, side), np.float32)]
+    quantised = int8_from_onnx(model, frames)
+    assert model.SerializeToString() == before
+    assert quantised.SerializeToString(deterministic=True) == int8_from_onnx(model, frames).SerializeToString(
+        deterministic=True
+    )
+    source = {name: node for node in quantised.graph.node for name in node.output}
+    kinds = {weight.name: weight.data_type for weight in quantised.graph.initializer}
+    for node in quantised.graph.node:
+        read = [source[name].op_type for name in node.input if name in source]
+        if node.op_type == "Conv" and "lr" not in node.input:
+            assert read == ["DequantizeLinear", "DequantizeLinear"]  # features and weights; the bias is a float
+            weight = source[node.input[1]]
+            assert kinds[weight.input[0]] == TensorProto.INT8
+            assert weight.attribute[0].name == "axis"  # by channel
+        elif node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            assert "DequantizeLinear" not in read
+    for node in quantised.graph.node:
+        if node.op_type == "QuantizeLinear":  # symmetric
+            zero = next(weight for weight in quantised.graph.initializer if weight.name == node.input[2])
+            assert not onnx.numpy_helper.to_array(zero).any()
+    assert caplog.messages == []
+
+
+def test_model_keeps_what_it_says_of_itself(random_network: Callable[..., Network]) -> None:
+    model = exported(random_network, Architecture("edge", 2, "rgb", 8, ()))
+    quantised = int8_from_onnx(model, [np.zeros((1, 3, 8, 8), np.float32)])
+    assert quantised.metadata_props == model.metadata_props
+    assert (quantised.producer_name, quantised.doc_string) == (model.producer_name, model.doc_string)
+    assert (quantised.ir_version, quantised.opset_import) == (model.ir_version, model.opset_import)
+
+
+def test_no_frames_are_refused(random_network: Callable[..., Network]) -> None:
+    with pytest.raises(DataError, match="INT8 needs calibration images") as caught:
+        int8_from_onnx(exported(random_network, Architecture("edge", 2, "rgb", 8, ())), [])
+    assert "--calibration" in caught.value.hint
+
+
+def pair(height: int, width: int, channels: int, value: int = 0) -> Pair:
+    lr = np.full((height, width, channels), value, np.uint8)
+    return Pair("flat", lr, lr.repeat(2, axis=0).repeat(2, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("given", "color", "multiple", "shape"),
+    [
+        (pair(20, 31, 3), "rgb", 1, (1, 3, 20, 31)),
+        (pair(20, 31, 1), "rgb", 2, (1, 3, 20, 30)),
+        (pair(20, 31, 3), "y", 2, (1, 1, 20, 30)),
+        (pair(SIDE + 5, SIDE - 5, 1), "y", 1, (1, 1, SIDE, SIDE - 5)),
+    ],
+)
+def test_frames_are_what_the_network_reads(given: Pair, color: Color, multiple: int, shape: tuple[int, ...]) -> None:
+    (frame,) = frames_from_pairs([given], color, multiple)
+    assert frame.shape == shape
+    assert frame.dtype == np.float32
+
+
+def test_luma_frames_hold_the_luma_of_the_standard() -> None:
+    (white,) = frames_from_pairs([pair(16, 16, 3, 255)], "y", 1)
+    assert white == pytest.approx(235 / 255)
+
+
+def test_frames_are_spread_over_all_photographs() -> None:
+    frames = frames_from_pairs([pair(16, 16, 1, value) for value in range(2 * IMAGES)], "y", 1)
+    assert [round(float(frame[0, 0, 0, 0]) * 255) for frame in frames] == list(range(0, 2 * IMAGES, 2))
