@@ -124,6 +124,7 @@ class OnnxRuntimeRunner:
             import onnxruntime
         except ImportError as error:
             raise RuntimeMissing("onnxruntime") from error
+        onnxruntime.disable_telemetry_events()
         provider = PROVIDERS[device]
         if provider not in onnxruntime.get_available_providers():
             raise RuntimeMissing(
