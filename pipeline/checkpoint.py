@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.errors import StaleArtifact
@@ -24,7 +24,7 @@ def save_checkpoint(
         tensors |= {f"optimizer.{index}.{name}": tensor.clone() for name, tensor in moments.items()}
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        temporary.write_bytes(save(contiguous, {"identity": identity, "notes": json.dumps(notes)}))
+        save_file(contiguous, temporary, {"identity": identity, "notes": json.dumps(notes)})
 
 
 class Checkpoint:
