@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pipeline.errors import StaleArtifact
 
@@ -12,10 +12,12 @@ SCHEMA = 1
 Color = Literal["rgb", "y"]
 Space = Literal["edge", "trilevel"]
 Up = Literal["up"]
+Activation = Literal["relu", "leaky_relu", "prelu"]
+Variant = Literal["a", "b"]  # of the trilevel space: upsampling in the path, or in the tail
 
 EDGE_OPS = ("conv1", "conv3", "conv5")
 TRILEVEL_OPS = ("conv1", "conv3", "residual", "dws")
-ACTIVATIONS = ("relu", "leaky_relu", "prelu")
+ACTIVATIONS = get_args(Activation)
 SKIPS = ("none", "nearest", "conv1", "conv3", "conv5")
 
 

@@ -7,16 +7,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.architecture import Color, Space
+from pipeline.architecture import Activation, Color, Space, Variant
 from pipeline.budget import Budget
 from pipeline.errors import ConfigError
 from pipeline.rules import Rule, choice, count, file_name, folders, not_yet, number, size, switch, text, whole
 
 Relaxation = Literal["sorted", "sparsestmax", "sparsemax", "softmax", "gumbel", "sigmoid"]
 Scale = Literal[2, 3, 4]
-Activation = Literal["relu", "leaky_relu", "prelu"]
 Unshuffle = Literal[1, 2]
-Variant = Literal["a", "b"]
 
 
 def setting(default: Any, rule: Rule) -> Any:

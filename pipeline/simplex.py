@@ -9,13 +9,14 @@ Half-precision input is computed and returned in float32, and float64 stays floa
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-Relaxation = Literal["softmax", "gumbel", "sigmoid", "sparsemax", "sparsestmax", "sorted"]
+from pipeline.config import Relaxation
+
 RELAXATIONS: tuple[Relaxation, ...] = get_args(Relaxation)
 
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pipeline.architecture import Architecture
+from pipeline.config import Relaxation
 from pipeline.network import Network, network_from_architecture
-from pipeline.simplex import Relaxation, circumradius, order_penalty, relax
+from pipeline.simplex import circumradius, order_penalty, relax
 from pipeline.space import EdgeSpace, Floats
 
 Genes = tuple[int, ...]

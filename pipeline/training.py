@@ -14,21 +14,21 @@ import torch
 from torch import Tensor
 
 from deploy.upscale import Infer, upscale_image
-from pipeline.architecture import Architecture, Color, Space, architecture_from_dict, summary
+from pipeline.architecture import Architecture, Color, Space, Variant, architecture_from_dict, summary
 from pipeline.budget import Budget, cost_from_architecture
 from pipeline.checkpoint import Checkpoint, save_checkpoint
+from pipeline.config import Relaxation
 from pipeline.data import Pair, PatchSampler
 from pipeline.distill import taught, teacher_from_file
 from pipeline.errors import ConfigError
 from pipeline.metrics import psnr_y
 from pipeline.network import Network, network_from_architecture
-from pipeline.simplex import Relaxation
 from pipeline.space import EdgeSpace
 from pipeline.supernet import EdgeSupernet
 from pipeline.torch_runner import TorchRunner
 from pipeline.trilevel import TrilevelSupernet
 from pipeline.trilevel_choice import ensure_feasible
-from pipeline.trilevel_space import TrilevelSpace, Variant
+from pipeline.trilevel_space import TrilevelSpace
 
 SCHEMA = 1
 CHOOSING = 0.4  # share of the steps after which the mixture is one network

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from pipeline.architecture import TRILEVEL_OPS, Architecture
 from pipeline.budget import Budget
+from pipeline.config import Relaxation
 from pipeline.network import Network, TrilevelCell, Up, network_from_architecture
-from pipeline.simplex import Relaxation, circumradius, order_penalty, relax
+from pipeline.simplex import circumradius, order_penalty, relax
 from pipeline.trilevel_cell import MixedCell
 from pipeline.trilevel_choice import FLOOR, Scores, best_choice, ensure_feasible
 from pipeline.trilevel_cost import ExpectedCost, Mixture, agreement, live_share

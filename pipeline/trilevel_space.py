@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
-from pipeline.architecture import TRILEVEL_OPS, Architecture, Cell, Color, Up
+from pipeline.architecture import TRILEVEL_OPS, Architecture, Cell, Color, Up, Variant
 from pipeline.budget import Cost, cost_from_architecture
 
 WIDTHS = (24, 32, 40, 56, 64)
-
-Variant = Literal["a", "b"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.simplex import (
-    RELAXATIONS,
-    Relaxation,
-    circumradius,
-    order_penalty,
-    relax,
-    sparsemax,
-    sparsestmax,
-)
+from pipeline.config import Relaxation
+from pipeline.simplex import RELAXATIONS, circumradius, order_penalty, relax, sparsemax, sparsestmax
 
 
 def random_logits(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from pipeline.budget import Budget, cost_from_architecture
-from pipeline.simplex import RELAXATIONS, Relaxation
+from pipeline.config import Relaxation
+from pipeline.simplex import RELAXATIONS
 from pipeline.space import EdgeSpace
 from pipeline.supernet import EdgeSupernet
 

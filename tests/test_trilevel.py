@@ -8,10 +8,11 @@ from torch import Tensor
 
 from pipeline.architecture import TRILEVEL_OPS, Architecture, Cell, Up
 from pipeline.budget import Budget, Cost, cost_from_architecture
+from pipeline.config import Relaxation
 from pipeline.errors import InfeasibleBudget
 from pipeline.fold import plain_from_network
 from pipeline.network import fvcore_cost, network_from_architecture
-from pipeline.simplex import RELAXATIONS, Relaxation
+from pipeline.simplex import RELAXATIONS
 from pipeline.trilevel import TrilevelSupernet
 from pipeline.trilevel_space import WIDTHS, TrilevelSpace
 
