@@ -1,0 +1,43 @@
+"""Times pieces of work against each other, in turns."""
+
+import gc
+
+import pytest
+
+from deploy.timing import Timing, time_interleaved, timing_from_seconds
+
+
+def test_every_piece_is_called_once_a_round_and_in_turning_order() -> None:
+    called: list[str] = []
+    timings = time_interleaved({name: lambda name=name: called.append(name) for name in "abc"}, rounds=3, warmup=1)  # type: ignore[misc]
+    assert "".join(called) == "abc" + "bca" + "cab" + "abc"
+    assert list(timings) == ["a", "b", "c"]
+    assert {timing.runs for timing in timings.values()} == {3}
+
+
+def test_progress_leaves_out_the_warm_up() -> None:
+    seen: list[tuple[int, int]] = []
+    time_interleaved({"a": lambda: None}, rounds=2, warmup=2, on_round=lambda done, of: seen.append((done, of)))
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_quantiles_in_milliseconds() -> None:
+    timing = timing_from_seconds([index / 1000 for index in range(101)])
+    assert timing == Timing(
+        *(pytest.approx(value) for value in (50, 10, 90, 99)),
+        runs=101,
+    )
+
+
+def test_nothing_timed_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing was timed"):
+        time_interleaved({"a": lambda: None}, rounds=0)
+
+
+def test_garbage_collection_is_as_before() -> None:
+    def fails() -> None:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        time_interleaved({"a": fails}, rounds=1)
+    assert gc.isenabled()
