@@ -53,7 +53,7 @@ class Row:
     def __post_init__(self) -> None:
         timing = self.timing
         quantiles = (timing.p10_ms, timing.median_ms, timing.p90_ms, timing.p99_ms)
-        if not (quantiles[0] > 0 and math.isfinite(quantiles[-1]) and sorted(quantiles) == [*quantiles]):
+        if not 0 < quantiles[0] <= quantiles[1] <= quantiles[2] <= quantiles[3] < math.inf:
             raise ValueError(f"p10, median, p90 and p99 are positive and rise, unlike {quantiles}")
         if timing.runs < 1:
             raise ValueError(f"runs is at least 1, not {timing.runs}")
