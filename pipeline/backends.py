@@ -26,6 +26,7 @@ OPENERS: dict[Backend, Callable[[Path, int | None], Runner]] = {
     "openvino bf16": lambda path, threads: OpenVinoRunner(path, "bf16", threads),
     "openvino f16": lambda path, threads: OpenVinoRunner(path, "f16", threads),
 }
+OPENVINO_INT8 = "model.int8.openvino.onnx"  # which nncf makes; model.int8.onnx is for all other runtimes
 EXTRAS = ("openvino", "tensorrt", "tensorrt-rtx")  # of this project, in pyproject.toml
 
 

@@ -132,8 +132,8 @@ def export(
 ) -> None:
     """Fold the network of RUN and write it as ONNX.
 
-    The files are RUN/export/model.onnx and, with --precision fp16 or int8, model.fp16.onnx and model.int8.onnx. What
-    RUN was exported in before is kept.
+    The files are RUN/export/model.onnx and, with --precision fp16 or int8, model.fp16.onnx and model.int8.onnx. INT8
+    has a second one for OpenVINO, model.int8.openvino.onnx. What RUN was exported in before is kept.
     """
     from pipeline import stages
 
