@@ -122,12 +122,19 @@ def search(
     metavar="FOLDER",
     help="Photographs that int8 ranges are measured on; those that RUN was trained on if not given.",
 )
+@click.option(
+    "--timing-cache",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="What tensorrt measured, for faster builds; read and written.  [default: RUN/export/timing.cache]",
+)
 @json_option
 def export(
     run: Path,
     precisions: "tuple[Precision, ...]",
     flavours: "tuple[Flavour, ...]",
     calibration: tuple[str, ...],
+    timing_cache: Path | None,
     as_json: bool,
 ) -> None:
     """Fold the network of RUN and write it as ONNX.
@@ -137,7 +144,7 @@ def export(
     """
     from pipeline import stages
 
-    stages.export_run(run, {*precisions} or {"fp32"}, flavours, calibration)
+    stages.export_run(run, {*precisions} or {"fp32"}, flavours, calibration, timing_cache)
     _tell(run, as_json)
 
 

@@ -30,6 +30,7 @@ def export(
     precisions: Collection[Precision] = FP32,
     *,
     engines: Mapping[Flavour, Shapes] | None = None,
+    timing_cache: Path | None = None,
     frames: Sequence[Frame] = (),
     inputs: Mapping[str, str] | None = None,
 ) -> dict[Precision, Path]:
@@ -37,7 +38,8 @@ def export(
 
     Where nncf is installed, int8 has a second model, for OpenVINO. Models of an earlier export are removed: what the
     folder holds is of one search. Where something cannot be made, the folder stays as it was.
-    engines: flavours of TensorRT to build for, and the frames that their engines take.
+    engines: flavours of TensorRT to build for, and the frames that their engines take. timing_cache: what TensorRT
+    measured for earlier engines, read and written; RUN/export/timing.cache if None.
     frames: calibration images for int8, as `quantise.int8_from_onnx` takes them. inputs: name -> SHA-256 of what they
     were read from.
     Raises ConfigError where there is no run or nothing can be written, StaleArtifact where the search is unfinished or
@@ -58,7 +60,9 @@ def export(
         if precision == "int8" and "nncf" in quantisers():
             contents[OPENVINO_INT8] = _bytes(openvino_int8_from_onnx(float_model, frames))
         for flavour, shapes in (engines or {}).items():
-            contents |= engine_files(model, engine_name(precision, flavour), shapes, flavour)
+            contents |= engine_files(
+                model, engine_name(precision, flavour), shapes, flavour, timing_cache or folder / "timing.cache"
+            )
     (folder / "manifest.json").unlink(missing_ok=True)
     for earlier in folder.glob("model.*"):
         earlier.unlink()

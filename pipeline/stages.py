@@ -78,11 +78,12 @@ def export_run(
     precisions: set[Precision],
     flavours: Collection[Flavour] = (),
     calibration: Sequence[str] = (),
+    timing_cache: Path | None = None,
 ) -> None:
     """Writes RUN/export in `precisions` and with engines of `flavours`, and what it was exported in before.
 
     calibration: folders with images for int8; without any, those of the earlier export, or of the search.
-    Raises ConfigError, StaleArtifact, DataError, BackendMissing.
+    timing_cache: as `export` takes it. Raises ConfigError, StaleArtifact, DataError, BackendMissing.
     """
     earlier: dict[str, Any] = {}
     inputs: dict[str, str] = {}
@@ -110,7 +111,7 @@ def export_run(
             note(
                 "export: no INT8 model for OpenVINO, because nncf is not installed: pip install 'sr-pipeline[openvino]'"
             )
-    export(run, precisions, engines=engines, frames=frames, inputs=read)
+    export(run, precisions, engines=engines, timing_cache=timing_cache, frames=frames, inputs=read)
 
 
 def _trained_on(run: Path) -> list[str]:

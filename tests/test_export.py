@@ -132,6 +132,24 @@ def test_engines_stand_beside_their_models(searched_run: Run) -> None:
     assert files(run) == {"plain.safetensors", "manifest.json", "model.onnx"}
 
 
+@pytest.mark.usefixtures("cuda_driver")
+@pytest.mark.filterwarnings("ignore:.*Timing cache operations:DeprecationWarning")
+def test_timing_cache_is_kept_for_the_next_engine(
+    searched_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT for RTX stands in for TensorRT: the two have one API."""
+    rtx = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    monkeypatch.setitem(sys.modules, "tensorrt", rtx)
+    run, elsewhere = searched_run(), tmp_path / "caches" / "timing.cache"
+    export(run, engines={"tensorrt": SHAPES})
+    kept = run / "export" / "timing.cache"
+    assert kept.stat().st_size > 0
+    export(run, BOTH, engines={"tensorrt": SHAPES}, timing_cache=elsewhere)
+    assert elsewhere.stat().st_size > 0
+    assert kept.exists()
+    assert "timing.cache" not in check_outputs(run / "export").outputs
+
+
 def test_model_explains_itself(searched_run: Run) -> None:
     run = searched_run()
     model = onnx.load(export(run)["fp32"])
