@@ -44,7 +44,7 @@ class Thresholds:
 
     def of(self, precision: str) -> tuple[float, float, float]:
         """Parity, and quality drop in the mean and at most."""
-        prefix = "" if precision == "fp32" else f"{precision}_"
+        prefix = {"fp32": "", "tf32": "fp16_"}.get(precision, f"{precision}_")  # tf32 has the mantissa of fp16
         parity: float = getattr(self, f"{prefix}parity_db")
         mean_drop: float = getattr(self, f"{prefix}mean_quality_drop_db")
         max_drop: float = getattr(self, f"{prefix}max_quality_drop_db")
