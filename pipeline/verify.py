@@ -9,17 +9,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from deploy.engines import Flavour
+from deploy.openers import Backend
 from deploy.resample import upscale as bicubic
 from deploy.runners import Runner
-from pipeline.backends import (
-    OPENVINO_INT8,
-    Backend,
-    Precision,
-    engine_name,
-    model_name,
-    open_engine,
-    open_model,
-)
+from pipeline.backends import OPENVINO_INT8, Precision, engine_name, model_name, open_engine, open_model
 from pipeline.budget import Budget, Cost, cost_from_architecture
 from pipeline.comparison import Example, draw_comparison
 from pipeline.data import Pair
