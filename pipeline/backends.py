@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from deploy.engines import Flavour, Shapes, engine_from_onnx, facts_path, json_from_facts
-from deploy.openers import OPENERS, Backend
+from deploy.openers import OPENERS, Backend, open_in
 from deploy.runners import DeployError, ModelUnreadable, Runner, RuntimeMissing
 from deploy.tensorrt_runner import TensorRtRunner
 from pipeline.errors import BackendMissing, ConfigError, StaleArtifact
@@ -30,6 +30,15 @@ def open_model(path: Path, threads: int | None = None, backend: Backend = "onnxr
     """Raises BackendMissing where the runtime or its device is absent, StaleArtifact where it is no model of ours."""
     with _errors_of_the_pipeline():
         return OPENERS[backend](path, threads)
+
+
+def open_named(path: Path, runtime: str) -> Runner:
+    """A model in a runtime as `deploy.openers.open_in` names it, in the precision that the file has.
+
+    Raises as `open_model`.
+    """
+    with _errors_of_the_pipeline():
+        return open_in(path, runtime)
 
 
 def open_engine(path: Path, onnx_sha256: str) -> Runner:

@@ -208,16 +208,23 @@ def show(run: Path, as_json: bool) -> None:
 @click.argument("model", type=Path)
 @click.argument("source", type=Path)
 @click.option("-o", "--output", type=Path, metavar="PATH", help="File or folder to write; beside SOURCE if not given.")
+@click.option(
+    "--runtime",
+    type=click.Choice(["onnxruntime", "onnxruntime cuda", "onnxruntime tensorrt", "openvino", "tensorrt"]),
+    default="onnxruntime",
+    show_default=True,
+    help="What runs the model, and nothing in its place; tensorrt takes an engine as MODEL.",
+)
 @json_option
-def upscale(model: Path, source: Path, output: Path | None, as_json: bool) -> None:
+def upscale(model: Path, source: Path, output: Path | None, runtime: str, as_json: bool) -> None:
     """Enlarge images with a run or a model.
 
-    SOURCE is an image or a folder of images, MODEL a run directory or an .onnx file.
+    SOURCE is an image or a folder of images, MODEL a run directory, an .onnx file or an engine.
     """
     from pipeline.enlarge import enlarge, model_from_path
 
     chosen = model_from_path(model)
-    written = enlarge(chosen, source, output, lambda target: click.echo(target, err=as_json))
+    written = enlarge(chosen, source, output, lambda target: click.echo(target, err=as_json), runtime)
     if as_json:
         _print_json({"model": str(chosen), "written": [str(path) for path in written]})
 
