@@ -1,31 +1,19 @@
 """Opens exported models and builds engines through deploy, whose errors become the pipeline's."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from deploy.engines import Flavour, Shapes, engine_from_onnx, facts_path, json_from_facts
-from deploy.openvino_runner import OpenVinoRunner
-from deploy.runners import ModelUnreadable, OnnxRuntimeRunner, Runner, RuntimeMissing
+from deploy.openers import OPENERS, Backend
+from deploy.runners import ModelUnreadable, Runner, RuntimeMissing
 from deploy.tensorrt_runner import TensorRtRunner
 from pipeline.errors import BackendMissing, StaleArtifact
 
-Backend = Literal[
-    "onnxruntime", "onnxruntime cuda", "onnxruntime tensorrt", "openvino f32", "openvino bf16", "openvino f16"
-]
 Precision = Literal["fp32", "fp16", "int8"]  # of an exported model
 
-OPENERS: dict[Backend, Callable[[Path, int | None], Runner]] = {
-    "onnxruntime": OnnxRuntimeRunner,
-    "onnxruntime cuda": partial(OnnxRuntimeRunner, device="cuda"),
-    "onnxruntime tensorrt": partial(OnnxRuntimeRunner, device="tensorrt"),
-    "openvino f32": lambda path, threads: OpenVinoRunner(path, "f32", threads),
-    "openvino bf16": lambda path, threads: OpenVinoRunner(path, "bf16", threads),
-    "openvino f16": lambda path, threads: OpenVinoRunner(path, "f16", threads),
-}
 EXTRAS = ("openvino", "tensorrt", "tensorrt-rtx")  # of this project, in pyproject.toml
 
 
