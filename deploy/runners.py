@@ -137,6 +137,8 @@ class OnnxRuntimeRunner:
         # Its threads would spin on after a run, and take the cores from whatever runs next.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.log_severity_level = 3 if device == "cpu" else 4  # errors, which are raised as well
+        # Between frames its threads sleep: else they take the processor from what runs next, another runner included.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if device != "cpu":  # a node that the device cannot compute is an error
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:

@@ -44,7 +44,7 @@ class Thresholds:
 
     def of(self, precision: str) -> tuple[float, float, float]:
         """Parity, and quality drop in the mean and at most."""
-        prefix = "" if precision == "fp32" else f"{precision}_"
+        prefix = {"fp32": "", "tf32": "fp16_"}.get(precision, f"{precision}_")  # tf32 has the mantissa of fp16
         parity: float = getattr(self, f"{prefix}parity_db")
         mean_drop: float = getattr(self, f"{prefix}mean_quality_drop_db")
         max_drop: float = getattr(self, f"{prefix}max_quality_drop_db")
@@ -219,11 +219,18 @@ def _budget_failures(cost: Cost, budget: Budget) -> list[dict[str, str]]:
         (cost.macs, budget.macs, f"MACs at LR {height}x{width}"),
         (cost.params, budget.params, "params"),
     )
-    return [
+    failures = [
         {"kind": "budget", "message": f"the network has {used:,} {unit}, the budget is {bound:,}"}
         for used, bound, unit in bounds
         if bound is not None and used > bound
     ]
+    if budget.latency_ms is not None and cost.latency_ms is not None and cost.latency_ms > budget.latency_ms:
+        message = (
+            f"a frame of {height}x{width} takes {cost.latency_ms:.2f} ms on {budget.profile}, "
+            f"the budget is {budget.latency_ms:g} ms"
+        )
+        failures.append({"kind": "budget", "message": message})
+    return failures
 
 
 def _means(photographs: Sequence[Photograph], form: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pipeline.errors import BackendMissing, DataError, StaleArtifact
 from pipeline.forms import measure, odd_crop, outputs_and_image
 from pipeline.manifest import atomic_path, check_outputs, claim, write_json, write_manifest
 from pipeline.network import Network, fvcore_cost, load_network
-from pipeline.torch_runner import TorchRunner
+from pipeline.torch_runner import Computed, TorchRunner
 from pipeline.verdict import Photograph, Thresholds, report_from_measurements
 
 WEIGHTS, PLAIN = "search/weights.safetensors", "export/plain.safetensors"
@@ -63,9 +63,10 @@ def verify(
     """Writes RUN/verify with report.json and comparison.png and returns the report, whatever the verdict in it.
 
     The training form is the reference. Beside it run, on all photographs and in each set on one that is cropped to odd
-    sides where none has such: the plain form, every exported model in onnxruntime on the CPU and as `FURTHER` says, and
-    every engine. What cannot run here stands in the report's "not_run" with its reason, and nothing in its place; only
-    onnxruntime is never spared. `pipeline.verdict.error_from_report` says what a report ends with.
+    sides where none has such: the plain form, on an NVIDIA GPU as well, every exported model in onnxruntime on the CPU
+    and as `FURTHER` says, and every engine. What cannot run here stands in the report's "not_run" with its reason, and
+    nothing in its place; only onnxruntime is never spared. `pipeline.verdict.error_from_report` says what a report ends
+    with.
     benchmarks: name of a set -> its pairs. inputs: name -> SHA-256 of what they were read from.
     Raises ConfigError where there is no run or nothing can be written, StaleArtifact where search or export is
     unfinished or was changed since, BackendMissing, DataError for an empty set.
@@ -134,7 +135,9 @@ def _forms(run: Path, plain: Network, stack: ExitStack) -> tuple[dict[str, Runne
     }
     for precision, path in models.items():
         forms[f"onnxruntime {precision}"] = stack.enter_context(open_model(path))
-    openers: dict[str, Callable[[], Runner]] = {}
+    openers: dict[str, Callable[[], Runner]] = {
+        f"torch cuda {precision}": partial(TorchRunner, plain, "cuda", precision) for precision in get_args(Computed)
+    }
     for precision, path in models.items():
         for name, backend in FURTHER[precision].items():
             openers[name] = partial(open_model, path, backend=backend)

@@ -172,6 +172,7 @@ def test_crops_are_held_to_parity_and_count_for_nothing_else() -> None:
     [
         ("fp32", (90, 0.001, 0.001)),
         ("fp16", (50, 0.004, 0.01)),
+        ("tf32", (50, 0.004, 0.01)),
         ("bf16", (40, 0.02, 0.05)),
         ("int8", (30, 0.03, 0.15)),
     ],

@@ -107,6 +107,7 @@ def test_report_holds_every_figure(run: Path) -> None:
         assert row["psnr_between_db"] > {"fp16": 60, "bf16": 25}.get(row["candidate"].split()[-1], 120)
         assert 0 <= row["max_abs"] < (1 if row["candidate"].endswith("bf16") else 1e-2)
     further = {"openvino fp32", "openvino bf16", "onnxruntime cuda fp32", "onnxruntime cuda fp16"}
+    further |= {f"torch cuda {precision}" for precision in ("fp32", "tf32", "fp16", "bf16")}
     not_run = {row["candidate"] for row in report["not_run"]}
     assert {*candidates[3:]} | not_run == further
     assert not {*candidates} & not_run
