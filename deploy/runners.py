@@ -134,8 +134,6 @@ class OnnxRuntimeRunner:
             raise ModelUnreadable(f"no model at {path}")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
-        # Its threads would spin on after a run, and take the cores from whatever runs next.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
         options.log_severity_level = 3 if device == "cpu" else 4  # errors, which are raised as well
         # Between frames its threads sleep: else they take the processor from what runs next, another runner included.
         options.add_session_config_entry("session.force_spinning_stop", "1")
