@@ -10,12 +10,13 @@ from deploy.bundle import BundleDamaged, BundleUnsafe
 from deploy.engines import Flavour, Shapes, engine_from_onnx, facts_path, json_from_facts
 from deploy.measure import TooSlow
 from deploy.openers import OPENERS, Backend
-from deploy.runners import ModelUnreadable, Runner, RuntimeMissing
+from deploy.runners import DeployError, ModelUnreadable, Runner, RuntimeMissing
 from deploy.tensorrt_runner import TensorRtRunner
 from pipeline.errors import BackendMissing, ConfigError, StaleArtifact
 
 Precision = Literal["fp32", "fp16", "int8"]  # of an exported model
 
+OPENVINO_INT8 = "model.int8.openvino.onnx"  # which nncf makes; model.int8.onnx is for all other runtimes
 EXTRAS = ("openvino", "tensorrt", "tensorrt-rtx")  # of this project, in pyproject.toml
 
 
@@ -42,15 +43,18 @@ def open_engine(path: Path, onnx_sha256: str) -> Runner:
         return TensorRtRunner(path, onnx_sha256)
 
 
-def engine_files(model: bytes, name: str, shapes: Shapes, flavour: Flavour) -> dict[str, bytes]:
+def engine_files(
+    model: bytes, name: str, shapes: Shapes, flavour: Flavour, timing_cache: Path | None = None
+) -> dict[str, bytes]:
     """File name -> content: the engine of an ONNX model, called `name`, and what stands beside it.
 
-    Raises BackendMissing, StaleArtifact where the flavour does not take the model.
+    timing_cache: as `deploy.engines.engine_from_onnx` takes it. Raises BackendMissing, StaleArtifact where the flavour
+    does not take the model, ConfigError where the cache cannot be read or written.
     """
     with tempfile.TemporaryDirectory() as folder, deploy_errors():
         path = Path(folder) / "model.onnx"
         path.write_bytes(model)
-        engine, facts = engine_from_onnx(path, shapes, flavour)
+        engine, facts = engine_from_onnx(path, shapes, flavour, timing_cache)
     return {name: engine, facts_path(Path(name)).name: json_from_facts(facts)}
 
 
@@ -68,3 +72,5 @@ def deploy_errors() -> Iterator[None]:
         raise StaleArtifact(str(error), "write the bundle again with `sr-pipeline profile --bundle FILE`") from error
     except TooSlow as error:
         raise ConfigError(str(error), "measure with a smaller --lr-size") from error
+    except DeployError as error:
+        raise ConfigError(str(error), "see that the file can be written, and that the GPU is free") from error

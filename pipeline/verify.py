@@ -12,7 +12,7 @@ from deploy.engines import Flavour
 from deploy.openers import Backend
 from deploy.resample import upscale as bicubic
 from deploy.runners import Runner
-from pipeline.backends import Precision, engine_name, model_name, open_engine, open_model
+from pipeline.backends import OPENVINO_INT8, Precision, engine_name, model_name, open_engine, open_model
 from pipeline.budget import Budget, Cost, cost_from_architecture
 from pipeline.comparison import Example, draw_comparison
 from pipeline.data import Pair
@@ -35,7 +35,7 @@ FURTHER: dict[Precision, dict[str, Backend]] = {
         "onnxruntime cuda fp32": "onnxruntime cuda",
     },
     "fp16": {"onnxruntime cuda fp16": "onnxruntime cuda"},
-    "int8": {"openvino int8": "openvino f32"},
+    "int8": {},
 }
 RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")  # names of their packages
 
@@ -145,6 +145,10 @@ def _forms(run: Path, plain: Network, stack: ExitStack) -> tuple[dict[str, Runne
             if (engine := engine_name(precision, flavour)) in outputs:
                 openers[f"{flavour} {precision}"] = partial(open_engine, folder / engine, outputs[path.name])
     not_run: dict[str, str] = {}
+    if OPENVINO_INT8 in outputs:
+        openers["openvino int8"] = partial(open_model, folder / OPENVINO_INT8, backend="openvino f32")
+    elif "int8" in models:
+        not_run["openvino int8"] = f"the export has no {OPENVINO_INT8}, which nncf makes: it was not installed"
     for name, opened in openers.items():
         try:
             forms[name] = stack.enter_context(opened())

@@ -164,6 +164,16 @@ def test_quicksrnet_without_its_random_part_enlarges_by_repetition() -> None:
     assert torch.equal(peer(lr), F.interpolate(lr, scale_factor=3, mode="nearest"))
 
 
+def test_sesr_centres_the_image_and_skips_from_its_first_block() -> None:
+    body = Sesr(2, 8, 2).double()
+    first, second, third, last = [block.kernel() for block in body.modules() if isinstance(block, LinearBlock)]
+    lr = torch.rand(1, 1, *ODD, dtype=torch.float64)
+    head = F.conv2d(lr - 0.5, first, padding=2)
+    inner = F.relu(F.conv2d(F.relu(F.conv2d(head, second, padding=1)), third, padding=1))  # slopes start at zero
+    expected = F.pixel_shuffle(F.conv2d(head + inner, last, padding=2), 2) + F.interpolate(lr, scale_factor=2)
+    torch.testing.assert_close(body(lr), expected, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("body", [Sesr(2, 8, 2), Ecbsr(2, 8, 2)], ids=["sesr", "ecbsr"])
 def test_a_silent_tail_leaves_the_lr_pixel(body: nn.Module) -> None:
     with torch.no_grad():

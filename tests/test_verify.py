@@ -29,6 +29,7 @@ from pipeline.errors import (
 from pipeline.export import export
 from pipeline.manifest import is_current, write_manifest
 from pipeline.network import load_network
+from pipeline.quantise import quantisers
 from pipeline.verdict import Thresholds, error_from_report
 from pipeline.verify import Progress, verify, verify_work
 
@@ -166,13 +167,23 @@ def test_int8_and_engines_are_verified_where_they_can_run(searched_run: Run) -> 
     export(run, INT8, engines={"tensorrt-rtx": shapes}, frames=frames)
     report = check(run)
     parity = {row["candidate"]: row for row in report["parity"]}
-    assert {"onnxruntime int8", "openvino int8"} <= parity.keys()
+    assert {"onnxruntime int8", *(["openvino int8"] if "nncf" in quantisers() else [])} <= parity.keys()
     assert 20 < parity["onnxruntime int8"]["psnr_between_db"] < 90
     not_run = {row["candidate"]: row["reason"] for row in report["not_run"]}
     if "tensorrt-rtx int8" not in parity:
         assert "NVIDIA" in not_run["tensorrt-rtx int8"]
     engine = "export/model.int8.tensorrt-rtx.engine"
     assert engine in verify_work(run, FREE, LENIENT, inputs={})["inputs"]
+
+
+def test_openvino_has_no_int8_model_but_that_of_nncf(searched_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.quantise.find_spec", lambda _: None)
+    run = searched_run(ARCHITECTURE)
+    export(run, INT8, frames=[np.random.default_rng(0).random((1, 3, 24, 20), np.float32)])
+    report = check(run)
+    assert "openvino int8" not in {row["candidate"] for row in report["parity"]}
+    reasons = {row["candidate"]: row["reason"] for row in report["not_run"]}
+    assert reasons["openvino int8"].endswith("which nncf makes: it was not installed")
 
 
 def test_engine_of_another_version_ends_the_verification(searched_run: Run) -> None:
