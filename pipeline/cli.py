@@ -197,14 +197,14 @@ def run_all(
 ) -> None:
     """Search, export and verify; skip what is current.
 
-    The network is exported in fp32 and fp16.
+    The network is exported in fp32 and fp16, and in INT8 where the budget's profile is of INT8.
     """
     settings = _settings(config, overrides, seed)
     run = output or Path("runs") / settings.run.name
     from pipeline import stages
 
     stages.search_run(run, settings)
-    stages.export_run(run, {"fp32", "fp16"})
+    stages.export_run(run, stages.precisions_of(settings))
     stages.verify_run(run, settings)
     _tell(run, as_json, judge=True)
 

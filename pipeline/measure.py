@@ -18,7 +18,7 @@ from pipeline.result import profile_from_result
 from pipeline.workload import Task, calibration_architecture, model_from_architecture, write_workload
 
 SEED, NETWORKS = 0, 160
-ROUNDS = 20
+ROUNDS = 40
 DRIFT = 0.15  # change of the calibration beyond which a machine is not what it was
 HERE = ("gpu", "cpu", "cores", "features")  # facts that make a device
 
@@ -56,7 +56,8 @@ def measure_device(
     setting = Setting(runtime, precision, task.lr_size, threads)
     calibration = calibration_architecture(task)
     with deploy_errors(), tempfile.TemporaryDirectory() as folder:
-        usual_ms = _timings(setting, {"calibration": calibration})["calibration"].median_ms
+        model = model_from_architecture(calibration, runtime, precision)
+        usual_ms = _timings(setting, {"calibration": model})["calibration"].median_ms
         reach = cost_from_architecture(calibration, task.lr_size).macs * max(SLOWEST_MS / usual_ms, 1)
         drawn = drawn_architectures(task, reach)
         bundle = write_workload(Path(folder), task, drawn, runtime, precision, on_written)
@@ -66,9 +67,8 @@ def measure_device(
 
 def measure_drift(profile: DeviceProfile) -> float:
     """Time of the calibration on this machine now, over that in the profile. Raises BackendMissing."""
-    calibration = profile.calibration
-    now = _timings(_setting(profile), {"calibration": calibration.architecture})["calibration"]
-    return now.median_ms / calibration.timing.median_ms
+    then = profile.calibration.timing
+    return _timings(_setting(profile), _calibration(profile))["calibration"].median_ms / then.median_ms
 
 
 def measure_architecture(profile: DeviceProfile, architecture: Architecture) -> Timing:
@@ -76,8 +76,12 @@ def measure_architecture(profile: DeviceProfile, architecture: Architecture) -> 
 
     Raises BackendMissing.
     """
-    both = {"calibration": profile.calibration.architecture, "network": architecture}
-    timings = _timings(_setting(profile), both)
+    return measure_model(profile, model_from_architecture(architecture, profile.runtime, profile.precision))
+
+
+def measure_model(profile: DeviceProfile, model: bytes) -> Timing:
+    """The same for an exported model. Raises BackendMissing, StaleArtifact where it is none."""
+    timings = _timings(_setting(profile), {**_calibration(profile), "network": model})
     return scaled(timings["network"], profile.calibration.timing.median_ms / timings["calibration"].median_ms)
 
 
@@ -98,11 +102,16 @@ def _setting(profile: DeviceProfile) -> Setting:
     return Setting(profile.runtime, profile.precision, profile.lr_size, profile.threads)
 
 
-def _timings(setting: Setting, architectures: Mapping[str, Architecture]) -> dict[str, Timing]:
+def _calibration(profile: DeviceProfile) -> dict[str, bytes]:
+    architecture = profile.calibration.architecture
+    return {"calibration": model_from_architecture(architecture, profile.runtime, profile.precision)}
+
+
+def _timings(setting: Setting, models: Mapping[str, bytes]) -> dict[str, Timing]:
     with deploy_errors(), tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         work = {}
-        for name, architecture in architectures.items():
+        for name, model in models.items():
             path = Path(folder) / f"{name}.onnx"
-            path.write_bytes(model_from_architecture(architecture, setting.runtime, setting.precision))
+            path.write_bytes(model)
             work[name], _ = setting.open(path, stack)
         return time_interleaved(work, ROUNDS)
