@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import rmtree
 from typing import Any, get_args
 
 from deploy.engines import Flavour
@@ -13,7 +14,7 @@ from deploy.resample import upscale as bicubic
 from deploy.runners import Runner
 from pipeline.backends import Backend, Precision, engine_name, model_name, open_engine, open_model
 from pipeline.budget import Budget, Cost, cost_from_architecture
-from pipeline.comparison import Example, draw_comparison
+from pipeline.comparison import Example, draw_comparison, write_crops
 from pipeline.data import Pair
 from pipeline.errors import BackendMissing, DataError, StaleArtifact
 from pipeline.forms import measure, odd_crop, outputs_and_image
@@ -59,7 +60,7 @@ def verify(
     inputs: Mapping[str, str],
     on_progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, Any]:
-    """Writes RUN/verify with report.json and comparison.png and returns the report, whatever the verdict in it.
+    """Writes RUN/verify with report.json, comparison.png and crops/; returns the report, whatever the verdict in it.
 
     The training form is the reference. Beside it run, on all photographs and in each set on one that is cropped to odd
     sides where none has such: the plain form, every exported model in onnxruntime on the CPU and as `FURTHER` says, and
@@ -92,10 +93,13 @@ def verify(
         )
         examples = _examples(benchmarks, photographs, deployed, forms[deployed])
     (folder / "manifest.json").unlink(missing_ok=True)
+    rmtree(folder / "crops", ignore_errors=True)
+    report["examples"] = write_crops(folder / "crops", examples)
     write_json(folder / "report.json", report)
     with atomic_path(folder / "comparison.png") as temporary:
         draw_comparison(examples, report["architecture"]).save(temporary)
-    write_manifest(folder, **work, outputs=["report.json", "comparison.png"])
+    crops = [f"crops/{name}" for example in report["examples"] for name in example["files"].values()]
+    write_manifest(folder, **work, outputs=["report.json", "comparison.png", *crops])
     return report
 
 
