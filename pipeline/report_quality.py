@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.report_document import Block, Rows, Section, Table, word
 from pipeline.report_facts import Facts
 
+MOST_IMAGES = 12  # sets with more are too long for a comment
 SAME_DB = 200.0  # a PSNR that stands for equal images
 
 
@@ -25,7 +26,7 @@ def quality_section(facts: Facts) -> Section:
         images = sorted(means["images"], key=lambda image: image["psnr_y"] - image["bicubic_psnr_y"])
         each: Rows = [(image["name"], *_quality_cells(image)) for image in images]
         caption = f"{name}, image by image, the least gain first"
-        blocks.append(Table(("", *head[2:]), each, caption, folded=True, long=True))
+        blocks.append(Table(("", *head[2:]), each, caption, folded=True, long=len(each) > MOST_IMAGES))
     return Section("Quality", blocks)
 
 

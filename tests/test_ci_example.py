@@ -41,7 +41,9 @@ def repository(small_run: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("change", "code", "parts"),
     [
-        pytest.param("", 0, ["# The network passes\n", "## ✅ passed: runs/ci\n", "### Quality", "| cup |"], id="passes"),
+        pytest.param(
+            "", 0, ["# The network passes\n", "## ✅ passed: runs/ci\n", "### Quality", "| cup |"], id="passes"
+        ),
         pytest.param(
             "parity_db = 500\n",
             ParityFailed.exit_code,
