@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.architecture import Architecture, Cell
+from pipeline.architecture import Architecture, Cell, Up
 from pipeline.budget import Budget, Cost, cost_from_architecture, parts_from_architecture, short
 from pipeline.fold import plain_from_network
 from pipeline.network import Network, fvcore_cost
@@ -79,7 +79,7 @@ def test_short(count: int, text: str) -> None:
 
 
 def test_parts_stand_in_the_order_of_the_network() -> None:
-    cells = (Cell(("dws", "conv1"), (6,)), "up", Cell(("residual",), ()))
+    cells: tuple[Cell | Up, ...] = (Cell(("dws", "conv1"), (6,)), "up", Cell(("residual",), ()))
     found = parts_from_architecture(Architecture("trilevel", 4, "rgb", 8, cells, shuffle=4, skip="conv3"), (2, 2))
     assert [part[:4] for part in found] == [
         ("stem", "conv3", 3, 8),
