@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -75,8 +76,10 @@ def engine_from_onnx(
     Types are those of the model: model.onnx gives an fp32 engine (without TF32), model.fp16.onnx an fp16 one, and a
     model with QuantizeLinear and DequantizeLinear an int8 one. tensorrt builds on the GPU that will run the engine,
     tensorrt-rtx anywhere.
-    timing_cache: read and written, so that the next engine is built faster. tensorrt-rtx measures nothing and has none.
-    Raises RuntimeMissing; ModelUnreadable where the file is no model, or TensorRT refuses it.
+    timing_cache: a file that is read, and written at once, so that the next engine is built faster. One of another
+        version or another GPU is begun anew, with a warning. tensorrt-rtx measures nothing and has none.
+    Raises RuntimeMissing; ModelUnreadable where the file is no model, or TensorRT refuses it; DeployError where the
+    cache cannot be read or written.
     """
     properties = properties_from_onnx(onnx)
     channels = 3 if metadata_from_properties(properties, onnx).color == "rgb" else 1
@@ -101,8 +104,7 @@ def engine_from_onnx(
     profile.set_shape(network.get_input(0).name, *((batch, channels, *size) for batch, *size in sides))
     config.add_optimization_profile(profile)
     if timing_cache is not None and flavour == "tensorrt":
-        known = timing_cache.read_bytes() if timing_cache.is_file() else b""
-        config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)
+        begin_with_timing_cache(timing_cache, config)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise ModelUnreadable(f"{flavour} cannot build an engine from {onnx}: {first_reason(log.errors)}")
@@ -120,6 +122,21 @@ def engine_from_onnx(
         properties=properties,
     )
     return engine, facts
+
+
+def begin_with_timing_cache(timing_cache: Path, config: Any) -> None:
+    """Lets a build take the times that the file holds, where they are of this version of TensorRT and of this GPU."""
+    try:
+        timing_cache.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is known before the build
+        known = timing_cache.read_bytes() if timing_cache.exists() else b""
+    except OSError as error:
+        raise DeployError(f"cannot use {timing_cache}: {error.strerror}") from error
+    cache = config.create_timing_cache(known)
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        logging.getLogger(__name__).warning(
+            "%s is of another version of TensorRT or of another GPU; it is begun anew", timing_cache
+        )
+        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 
 
 def write_engine(path: Path, engine: bytes, facts: EngineFacts) -> None:

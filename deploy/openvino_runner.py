@@ -1,5 +1,8 @@
 """Runs an exported model in OpenVINO on the CPU, in a precision that is always named."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -27,7 +30,8 @@ class OpenVinoRunner:
 
     def __init__(self, path: Path, precision: Hint = "f32", threads: int | None = None) -> None:
         try:
-            import openvino
+            with usage_events_off():
+                import openvino
         except ImportError as error:
             raise RuntimeMissing("openvino") from error
         self._core = openvino.Core()
@@ -66,6 +70,20 @@ class OpenVinoRunner:
     ) -> None:
         self._request.cache_clear()
         del self._model, self._core
+
+
+@contextmanager
+def usage_events_off() -> Iterator[None]:
+    """What is imported inside does not find the package with which OpenVINO and nncf report to their maker."""
+    package = "openvino_telemetry"
+    found = sys.modules.pop(package, None)
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+        if found is not None:
+            sys.modules[package] = found
 
 
 def _reason(error: Exception) -> str:

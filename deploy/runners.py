@@ -135,6 +135,8 @@ class OnnxRuntimeRunner:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3 if device == "cpu" else 4  # errors, which are raised as well
+        # Between frames its threads sleep: else they take the processor from what runs next, another runner included.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if device != "cpu":  # a node that the device cannot compute is an error
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:

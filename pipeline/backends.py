@@ -1,31 +1,20 @@
 """Opens exported models and builds engines through deploy, whose errors become the pipeline's."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from deploy.engines import Flavour, Shapes, engine_from_onnx, facts_path, json_from_facts
-from deploy.openvino_runner import OpenVinoRunner
-from deploy.runners import ModelUnreadable, OnnxRuntimeRunner, Runner, RuntimeMissing
+from deploy.openers import OPENERS, Backend
+from deploy.runners import DeployError, ModelUnreadable, Runner, RuntimeMissing
 from deploy.tensorrt_runner import TensorRtRunner
-from pipeline.errors import BackendMissing, StaleArtifact
+from pipeline.errors import BackendMissing, ConfigError, StaleArtifact
 
-Backend = Literal[
-    "onnxruntime", "onnxruntime cuda", "onnxruntime tensorrt", "openvino f32", "openvino bf16", "openvino f16"
-]
 Precision = Literal["fp32", "fp16", "int8"]  # of an exported model
 
-OPENERS: dict[Backend, Callable[[Path, int | None], Runner]] = {
-    "onnxruntime": OnnxRuntimeRunner,
-    "onnxruntime cuda": partial(OnnxRuntimeRunner, device="cuda"),
-    "onnxruntime tensorrt": partial(OnnxRuntimeRunner, device="tensorrt"),
-    "openvino f32": lambda path, threads: OpenVinoRunner(path, "f32", threads),
-    "openvino bf16": lambda path, threads: OpenVinoRunner(path, "bf16", threads),
-    "openvino f16": lambda path, threads: OpenVinoRunner(path, "f16", threads),
-}
+OPENVINO_INT8 = "model.int8.openvino.onnx"  # which nncf makes; model.int8.onnx is for all other runtimes
 EXTRAS = ("openvino", "tensorrt", "tensorrt-rtx")  # of this project, in pyproject.toml
 
 
@@ -52,15 +41,18 @@ def open_engine(path: Path, onnx_sha256: str) -> Runner:
         return TensorRtRunner(path, onnx_sha256)
 
 
-def engine_files(model: bytes, name: str, shapes: Shapes, flavour: Flavour) -> dict[str, bytes]:
+def engine_files(
+    model: bytes, name: str, shapes: Shapes, flavour: Flavour, timing_cache: Path | None = None
+) -> dict[str, bytes]:
     """File name -> content: the engine of an ONNX model, called `name`, and what stands beside it.
 
-    Raises BackendMissing, StaleArtifact where the flavour does not take the model.
+    timing_cache: as `deploy.engines.engine_from_onnx` takes it. Raises BackendMissing, StaleArtifact where the flavour
+    does not take the model, ConfigError where the cache cannot be read or written.
     """
     with tempfile.TemporaryDirectory() as folder, _errors_of_the_pipeline():
         path = Path(folder) / "model.onnx"
         path.write_bytes(model)
-        engine, facts = engine_from_onnx(path, shapes, flavour)
+        engine, facts = engine_from_onnx(path, shapes, flavour, timing_cache)
     return {name: engine, facts_path(Path(name)).name: json_from_facts(facts)}
 
 
@@ -73,3 +65,5 @@ def _errors_of_the_pipeline() -> Iterator[None]:
         raise BackendMissing(str(error), error.remedy or f"pip install {package}") from error
     except ModelUnreadable as error:
         raise StaleArtifact(str(error), "name a model that `sr-pipeline export` of this version wrote") from error
+    except DeployError as error:
+        raise ConfigError(str(error), "see that the file can be written, and that the GPU is free") from error

@@ -1,24 +1,27 @@
 """What a network costs and what it may cost.
 
 Convention: a MAC is one multiply-add of a convolution, which is what fvcore counts as one flop. Activations, additions,
-resizing and pixel shuffles count nothing. MACs are stated for one LR size; params are those of the plain form.
+resizing and pixel shuffles count nothing. MACs are stated for one LR size; params are those of the plain form. Latency
+is the median time of one LR frame on the device of a profile.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pipeline.architecture import Architecture
+from pipeline.architecture import Architecture, summary
+from pipeline.errors import InfeasibleBudget
 
 UNITS = ((10**9, "G"), (10**6, "M"), (10**3, "K"))
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """macs: multiply-adds for one LR frame; params: weights and biases of the plain form."""
+    """macs: multiply-adds for one LR frame; params: weights and biases of the plain form; latency_ms: None: unknown."""
 
     macs: int
     params: int
+    latency_ms: float | None = None
 
 
 class Part(NamedTuple):
@@ -37,19 +40,59 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Upper bounds; None leaves a quantity free. lr_size: (height, width) that `macs` is stated for."""
+    """Upper bounds; None leaves a quantity free.
+
+    lr_size: (height, width) that `macs` and `latency_ms` are stated for. profile: name or file of the device profile
+    that `latency_ms` is meant on.
+    """
 
     lr_size: tuple[int, int]
     macs: int | None = None
     params: int | None = None
+    latency_ms: float | None = None
+    profile: str | None = None
 
     def share(self, cost: Cost) -> float:
-        """The largest used share of any bound; 1.0 is exactly at the budget. 0.0 without bounds."""
-        bounds = ((cost.macs, self.macs), (cost.params, self.params))
-        return max((used / bound for used, bound in bounds if bound is not None), default=0.0)
+        """The largest used share of any bound; 1.0 is exactly at the budget. 0.0 without bounds.
+
+        Raises ValueError where latency is bounded and the cost does not know it.
+        """
+        shares = [used / bound for used, bound in ((cost.macs, self.macs), (cost.params, self.params)) if bound]
+        if self.latency_ms is not None:
+            if cost.latency_ms is None:
+                raise ValueError("the budget bounds latency, and this cost has none")
+            shares.append(cost.latency_ms / self.latency_ms)
+        return max(shares, default=0.0)
 
     def allows(self, cost: Cost) -> bool:
         return self.share(cost) <= 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What a latency budget is held to: the model of a profile, and the device itself where this machine is it.
+
+    predict_ms: milliseconds for one frame of the profile's LR size; parts of a network add up. It raises UnpricedOp.
+    measure_ms: the same, measured here and scaled to the profile by its calibration; None on another machine.
+    """
+
+    predict_ms: Callable[[Architecture], float]
+    measure_ms: Callable[[Architecture], float] | None = None
+
+
+def ensure_feasible(budget: Budget, cheapest: Architecture, cost: Cost) -> None:
+    """Raises InfeasibleBudget if `cost`, that of the cheapest architecture of a space, exceeds the budget."""
+    if budget.allows(cost):
+        return
+    height, width = budget.lr_size
+    needed = [f"{cost.macs:,} MACs at {height}x{width}", f"{cost.params:,} params"]
+    bounds = [name for name in ("macs", "params", "latency_ms") if getattr(budget, name) is not None]
+    if cost.latency_ms is not None:
+        needed.append(f"{cost.latency_ms:.2f} ms on {budget.profile}")
+    raise InfeasibleBudget(
+        f"no architecture meets the budget: the cheapest needs {' and '.join(needed)} ({summary(cheapest)})",
+        f"raise {' or '.join(f'budget.{name}' for name in bounds)}, or state a smaller budget.lr_size",
+    )
 
 
 def cost_from_architecture(architecture: Architecture, lr_size: tuple[int, int]) -> Cost:

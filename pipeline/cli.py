@@ -122,22 +122,29 @@ def search(
     metavar="FOLDER",
     help="Photographs that int8 ranges are measured on; those that RUN was trained on if not given.",
 )
+@click.option(
+    "--timing-cache",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="What tensorrt measured, for faster builds; read and written.  [default: RUN/export/timing.cache]",
+)
 @json_option
 def export(
     run: Path,
     precisions: "tuple[Precision, ...]",
     flavours: "tuple[Flavour, ...]",
     calibration: tuple[str, ...],
+    timing_cache: Path | None,
     as_json: bool,
 ) -> None:
     """Fold the network of RUN and write it as ONNX.
 
-    The files are RUN/export/model.onnx and, with --precision fp16 or int8, model.fp16.onnx and model.int8.onnx. What
-    RUN was exported in before is kept.
+    The files are RUN/export/model.onnx and, with --precision fp16 or int8, model.fp16.onnx and model.int8.onnx. INT8
+    has a second one for OpenVINO, model.int8.openvino.onnx. What RUN was exported in before is kept.
     """
     from pipeline import stages
 
-    stages.export_run(run, {*precisions} or {"fp32"}, flavours, calibration)
+    stages.export_run(run, {*precisions} or {"fp32"}, flavours, calibration, timing_cache)
     _tell(run, as_json)
 
 

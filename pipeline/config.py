@@ -10,11 +10,13 @@ from typing import Any, Literal
 from pipeline.architecture import Activation, Color, Space, Variant
 from pipeline.budget import Budget
 from pipeline.errors import ConfigError
-from pipeline.rules import Rule, choice, count, file_name, folders, not_yet, number, size, switch, text, whole
+from pipeline.rules import Rule, choice, count, file_name, folders, number, or_none, size, switch, text, whole
 
 Relaxation = Literal["sorted", "sparsestmax", "sparsemax", "softmax", "gumbel", "sigmoid"]
 Scale = Literal[2, 3, 4]
 Unshuffle = Literal[1, 2]
+
+MACS = 3_700_000_000  # about 16,000 for each LR pixel of 360x640
 
 
 def setting(default: Any, rule: Rule) -> Any:
@@ -43,17 +45,23 @@ class DataSettings:
 
 @dataclass(frozen=True, slots=True)
 class BudgetSettings:
-    """Upper bounds; None leaves a quantity free. lr_size: (height, width) of the frame that macs are stated for."""
+    """Upper bounds; None leaves a quantity free. lr_size: (height, width) of the frame that they are stated for.
 
-    macs: int | None = setting(3_700_000_000, count())
+    macs: "auto" is MACS, and no bound where latency is bounded.
+    """
+
+    macs: int | Literal["auto"] | None = setting("auto", count(auto=True))
     params: int | None = setting(None, count())
-    latency_ms: None = setting(None, not_yet())
-    profile: None = setting(None, not_yet())
+    latency_ms: float | None = setting(None, or_none(number(0, above=True)))
+    profile: str | None = setting(None, or_none(text()))
     lr_size: tuple[int, int] = setting((360, 640), size())
 
     @property
     def bounds(self) -> Budget:
-        return Budget(self.lr_size, self.macs, self.params)
+        macs = self.macs
+        if macs == "auto":
+            macs = MACS if self.latency_ms is None else None
+        return Budget(self.lr_size, macs, self.params, self.latency_ms, self.profile if self.latency_ms else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +94,10 @@ class VerifySettings:
     fp16_parity_db: float = setting(50.0, number(0))
     bf16_parity_db: float = setting(35.0, number(0))
     int8_parity_db: float = setting(30.0, number(0))
+    mean_quality_drop_db: float = setting(0.001, number(0))
+    fp16_mean_quality_drop_db: float = setting(0.001, number(0))
+    bf16_mean_quality_drop_db: float = setting(0.001, number(0))
+    int8_mean_quality_drop_db: float = setting(0.03, number(0))
     max_quality_drop_db: float = setting(0.001, number(0))
     fp16_max_quality_drop_db: float = setting(0.01, number(0))
     bf16_max_quality_drop_db: float = setting(0.3, number(0))
@@ -173,8 +185,11 @@ def _settings_from_table(table: Mapping[str, Any], problems: list[str]) -> Setti
             except (ValueError, OverflowError):
                 problems.append(f"{name}: {value!r}; expected {rules[name].expected}")
     settings = Settings(**{name: section(**values[name]) for name, section in sections.items()})
-    if settings.budget.macs is None and settings.budget.params is None:
-        problems.append('budget: macs and params are both "none"; expected a bound on at least one of them')
+    budget = settings.budget.bounds
+    if budget.macs is None and budget.params is None and budget.latency_ms is None:
+        problems.append('budget: macs, params and latency_ms are all "none"; expected a bound on at least one of them')
+    if budget.latency_ms is not None and budget.profile is None:
+        problems.append("budget: latency_ms without a profile; expected budget.profile, the device that it is meant on")
     return settings
 
 

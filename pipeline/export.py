@@ -11,13 +11,13 @@ from onnx import ModelProto
 
 from deploy.engines import Flavour, Shapes
 from deploy.runners import Frame
-from pipeline.backends import Precision, engine_files, engine_name, model_name
+from pipeline.backends import OPENVINO_INT8, Precision, engine_files, engine_name, model_name
 from pipeline.fold import plain_from_network
 from pipeline.manifest import atomic_path, check_outputs, claim, versions, write_manifest
 from pipeline.model_facts import metadata_from_architecture
 from pipeline.network import Network, load_network, save_network
 from pipeline.onnx_graph import OPSET, onnx_from_network
-from pipeline.quantise import int8_from_onnx
+from pipeline.quantise import int8_from_onnx, openvino_int8_from_onnx, quantisers
 
 WEIGHTS = "weights.safetensors"
 PLAIN = "plain.safetensors"
@@ -30,14 +30,16 @@ def export(
     precisions: Collection[Precision] = FP32,
     *,
     engines: Mapping[Flavour, Shapes] | None = None,
+    timing_cache: Path | None = None,
     frames: Sequence[Frame] = (),
     inputs: Mapping[str, str] | None = None,
 ) -> dict[Precision, Path]:
     """Writes RUN/export from RUN/search: the plain form, one ONNX model for each precision, and engines of each.
 
-    Models of an earlier export are removed: what the folder holds is of one search. Where something cannot be made,
-    the folder stays as it was.
-    engines: flavours of TensorRT to build for, and the frames that their engines take.
+    Where nncf is installed, int8 has a second model, for OpenVINO. Models of an earlier export are removed: what the
+    folder holds is of one search. Where something cannot be made, the folder stays as it was.
+    engines: flavours of TensorRT to build for, and the frames that their engines take. timing_cache: what TensorRT
+    measured for earlier engines, read and written; RUN/export/timing.cache if None.
     frames: calibration images for int8, as `quantise.int8_from_onnx` takes them. inputs: name -> SHA-256 of what they
     were read from.
     Raises ConfigError where there is no run or nothing can be written, StaleArtifact where the search is unfinished or
@@ -50,11 +52,17 @@ def export(
     contents: dict[str, bytes] = {}
     paths: dict[Precision, Path] = {}
     for precision in sorted(precisions, key=ORDER.index):
-        model = _model(plain, precision, _measured(search), frames).SerializeToString(deterministic=True)
+        told = {**properties(plain, precision), **_measured(search)}
+        float_model = onnx_from_network(plain, "fp16" if precision == "fp16" else "fp32", told)
+        model = _bytes(int8_from_onnx(float_model, frames) if precision == "int8" else float_model)
         paths[precision] = folder / model_name(precision)
         contents[paths[precision].name] = model
+        if precision == "int8" and "nncf" in quantisers():
+            contents[OPENVINO_INT8] = _bytes(openvino_int8_from_onnx(float_model, frames))
         for flavour, shapes in (engines or {}).items():
-            contents |= engine_files(model, engine_name(precision, flavour), shapes, flavour)
+            contents |= engine_files(
+                model, engine_name(precision, flavour), shapes, flavour, timing_cache or folder / "timing.cache"
+            )
     (folder / "manifest.json").unlink(missing_ok=True)
     for earlier in folder.glob("model.*"):
         earlier.unlink()
@@ -78,7 +86,12 @@ def export_work(
     built = {flavour: asdict(shapes) for flavour, shapes in sorted((engines or {}).items())}
     return {
         "inputs": {f"search/{WEIGHTS}": searched.outputs[WEIGHTS], **(inputs or {})},
-        "settings": {"precisions": sorted(precisions), "engines": built, "opset": OPSET},
+        "settings": {
+            "precisions": sorted(precisions),
+            "quantisers": quantisers() if "int8" in precisions else [],
+            "engines": built,
+            "opset": OPSET,
+        },
     }
 
 
@@ -93,11 +106,9 @@ def properties(network: Network, precision: Precision) -> dict[str, str]:
     }
 
 
-def _model(plain: Network, precision: Precision, measured: dict[str, str], frames: Sequence[Frame]) -> ModelProto:
-    told = {**properties(plain, precision), **measured}
-    if precision == "int8":
-        return int8_from_onnx(onnx_from_network(plain, "fp32", told), frames)
-    return onnx_from_network(plain, precision, told)
+def _bytes(model: ModelProto) -> bytes:
+    serialised: bytes = model.SerializeToString(deterministic=True)
+    return serialised
 
 
 def _measured(search: Path) -> dict[str, str]:

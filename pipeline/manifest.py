@@ -23,6 +23,7 @@ PACKAGES = (
     "numpy",
     "onnx",
     "onnxruntime",
+    "nncf",
     "fvcore",
     "pillow",
     "safetensors",

@@ -151,7 +151,17 @@ def network_from_architecture(architecture: Architecture) -> Network:
 
 
 def fvcore_cost(network: Network, lr_size: tuple[int, int]) -> Cost:
-    """MACs at `lr_size` (height, width) and params of a plain network, counted by fvcore, which traces it.
+    """MACs at `lr_size` (height, width) and params of a plain network, as `fvcore_macs` counts them."""
+    architecture = network.architecture
+    step = architecture.unshuffle
+    size = tuple(-(-side // step) * step for side in lr_size)
+    parameter = next(network.parameters())
+    frame = torch.zeros(1, architecture.channels, *size, dtype=parameter.dtype, device=parameter.device)
+    return Cost(fvcore_macs(network, frame), sum(parameter.numel() for parameter in network.parameters()))
+
+
+def fvcore_macs(module: nn.Module, frame: Tensor) -> int:
+    """Multiply-adds of `module` on `frame`, counted by fvcore, which traces it.
 
     fvcore counts one flop per multiply-add. Only convolutions are counted, as `pipeline.budget` states.
     """
@@ -159,18 +169,12 @@ def fvcore_cost(network: Network, lr_size: tuple[int, int]) -> Cost:
         warnings.simplefilter("ignore", DeprecationWarning)  # fvcore scripts functions when it is imported
         from fvcore.nn import FlopCountAnalysis
 
-    architecture = network.architecture
-    step = architecture.unshuffle
-    size = tuple(-(-side // step) * step for side in lr_size)
-    parameter = next(network.parameters())
-    frame = torch.zeros(1, architecture.channels, *size, dtype=parameter.dtype, device=parameter.device)
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
-    analysis = FlopCountAnalysis(network, frame).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    analysis = FlopCountAnalysis(module, frame).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        macs = analysis.by_operator().get("conv", 0)
-    return Cost(int(macs), sum(parameter.numel() for parameter in network.parameters()))
+        return int(analysis.by_operator().get("conv", 0))
 
 
 def save_network(path: Path, network: Network) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline import __version__
 from pipeline.errors import ConfigError
 from pipeline.manifest import atomic_path
-from pipeline.peers import peers_from_file
+from pipeline.peer_figures import peers_from_file
 from pipeline.report_document import Document
 from pipeline.report_facts import facts_from_files
 from pipeline.report_html import html_from_document
@@ -20,7 +20,7 @@ def report(runs: Sequence[Path], page: Path | None = None, peers: Path | None = 
     """Writes the page, and beside it the same name with .md, and returns both paths and the verdict of each run.
 
     page: by default RUN/report/report.html; of several runs, report.html in the folder that holds them all.
-    peers: a file as `pipeline.peers` describes it; without one, published figures are drawn.
+    peers: a file as `pipeline.peer_figures` describes it; without one, published figures are drawn.
     Raises ConfigError where there is no run, peers are malformed or nothing can be written; StaleArtifact where no
     stage of a run is finished.
     """

@@ -39,17 +39,18 @@ def precision_section(facts: Facts) -> Section:
     parities: Rows = []
     for row in report["parity"]:
         name = row["candidate"]
-        lost = row["delta_psnr_db"] >= -row["max_quality_drop_db"]
+        kept = row["mean_drop_db"] <= row["mean_quality_drop_db"] and row["worst_drop_db"] <= row["max_quality_drop_db"]
         close = row["psnr_between_db"] >= row["tolerance"]
         losses.append(
             (
                 name,
                 f"{mean_psnr(report, name):.3f}",
-                drop_text(row["mean_delta_psnr_db"]),
-                drop_text(row["delta_psnr_db"]),
-                row["worst_delta_image"],
-                f"{-row['max_quality_drop_db']:g}",
-                word(lost),
+                f"{row['mean_drop_db']:z.4f}",
+                f"{row['mean_quality_drop_db']:g}",
+                f"{row['worst_drop_db']:z.4f}",
+                f"{row['max_quality_drop_db']:g}",
+                row["worst_drop_image"],
+                word(kept),
             )
         )
         parities.append(
@@ -64,12 +65,12 @@ def precision_section(facts: Facts) -> Section:
             )
         )
     reference = report["parity"][0]["reference"]
-    lost_head = ("form", "PSNR-Y dB", "change, mean", "change, worst", "on", "allowed", "")
+    lost_head = ("form", "PSNR-Y dB", "drop, mean", "allowed", "drop, worst", "allowed", "on", "")
     close_head = ("form", "mean", "worst", "on", "needed", "largest gap", "")
     return Section(
         "Quality and parity by precision",
         [
-            Table(lost_head, losses, f"quality beside the {reference}, in dB of PSNR-Y", (0, 4, 6)),
+            Table(lost_head, losses, f"quality beside the {reference}, in dB of PSNR-Y", (0, 6, 7)),
             Table(close_head, parities, f"parity: PSNR between its outputs and those of the {reference}", (0, 3, 6)),
         ],
     )
@@ -87,10 +88,6 @@ def mean_psnr(report: Mapping[str, Any], form: str, benchmark: str = "") -> floa
 
 def parity_text(decibels: float) -> str:
     return "equal" if decibels >= SAME_DB else f"{decibels:.1f} dB"
-
-
-def drop_text(decibels: float) -> str:
-    return "0" if abs(decibels) < 5e-5 else f"{decibels:+.4f}"
 
 
 def _quality_cells(figures: Mapping[str, float]) -> Sequence[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pipeline.budget import short
-from pipeline.peers import Peer
+from pipeline.peer_figures import Peer
 from pipeline.report_document import (
     Article,
     Block,

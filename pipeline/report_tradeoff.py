@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pipeline.budget import short
 from pipeline.charts import Point, scatter
-from pipeline.peers import LR_SIZE, PUBLISHED, SCALE, TRAINED, Peer
+from pipeline.peer_figures import LR_SIZE, PUBLISHED, SCALE, TRAINED, Peer
 from pipeline.report_document import Block, Pictures, Rows, Section, Table, Words
 from pipeline.report_facts import Facts
 from pipeline.report_quality import mean_psnr

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
@@ -56,12 +56,14 @@ def number(low: float = -math.inf, high: float = math.inf, *, above: bool = Fals
     return Rule(f"a number above {low:g}" if above else f"a number, {low:g} or more", read)
 
 
-def count() -> Rule:
-    """A positive count such as 3700000000, 3.7e9 or "3.7G"; "none" is None."""
+def count(*, auto: bool = False) -> Rule:
+    """A positive count such as 3700000000, 3.7e9 or "3.7G"; "none" is None. With `auto`, "auto" stays as it is."""
 
-    def read(value: Any) -> int | None:
+    def read(value: Any) -> int | Literal["auto"] | None:
         if value == "none":
             return None
+        if auto and value == "auto":
+            return "auto"
         if isinstance(value, str):
             match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)", value.strip(), re.IGNORECASE)
             if not match:
@@ -71,7 +73,13 @@ def count() -> Rule:
             raise ValueError
         return round(value)
 
-    return Rule('a positive number, as 3700000000, 3.7e9 or "3.7G", or "none"', read)
+    words = '"auto" or "none"' if auto else '"none"'
+    return Rule(f'a positive number, as 3700000000, 3.7e9 or "3.7G", or {words}', read)
+
+
+def or_none(rule: Rule) -> Rule:
+    """What `rule` accepts, and "none", which is None."""
+    return Rule(f'{rule.expected}, or "none"', lambda value: None if value == "none" else rule.read(value))
 
 
 def switch() -> Rule:
@@ -120,12 +128,3 @@ def size() -> Rule:
         return value[0], value[1]
 
     return Rule("[height, width] in pixels", read)
-
-
-def not_yet() -> Rule:
-    def read(value: Any) -> None:
-        if value != "none":
-            raise ValueError
-
-    reason = "this version cannot measure a device, so it cannot hold a latency; bound budget.macs or budget.params"
-    return Rule(f'"none": {reason}', read)

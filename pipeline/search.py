@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.budget import Budget
+from pipeline.budget import Budget, Device
 from pipeline.data import Pair
 from pipeline.manifest import atomic_path, write_json, write_manifest
 from pipeline.network import save_network
@@ -22,16 +22,18 @@ def search(
     pairs: Sequence[Pair],
     *,
     inputs: Mapping[str, str],
+    device: Device | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, Any]:
     """Searches and trains one network within `budget`, writes RUN/search, and returns its report.
 
     An interrupted search goes on from its checkpoint where recipe, budget and inputs are the same, to the same weights.
-    inputs: name -> SHA-256 of what `pairs` were read from. Raises InfeasibleBudget before any training, ConfigError
-    for an unfit teacher, DataError where images are smaller than a patch.
+    inputs: name -> SHA-256 of what `pairs` were read from. device: what a bound on latency is held to.
+    Raises InfeasibleBudget and UnpricedOp before any training, ConfigError for an unfit teacher, DataError where images
+    are smaller than a patch, BudgetMissed where all finalists are slower on the device than the budget.
     """
     folder = run / "search"
-    training = Training(recipe, budget, pairs)
+    training = Training(recipe, budget, pairs, device)
     training.resume(folder / "checkpoint.safetensors", inputs)
     saved = time.monotonic()
     while training.step < recipe.steps:

@@ -2,17 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import permutations, product
-from typing import cast
+from typing import Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.architecture import EDGE_OPS, Architecture, Cell, Color
-from pipeline.budget import Budget, Cost, cost_from_architecture
-from pipeline.errors import InfeasibleBudget
+from pipeline.budget import Budget, Cost, Device, cost_from_architecture, ensure_feasible
 
 Floats = NDArray[np.float64]
 Shape = tuple[int, int]  # trunk width, number of cells
@@ -50,7 +49,8 @@ class EdgeSpace:
     `genes`, one for each of `variables`, the shape first.
 
     window: smallest share of the budget worth training; the delivered network uses at least that where the space can.
-    Raises InfeasibleBudget if even the cheapest architecture exceeds the budget.
+    device: prices latency; needed where the budget bounds it. correction: what its predictions are multiplied by.
+    Raises InfeasibleBudget if even the cheapest architecture exceeds the budget, UnpricedOp from `device`.
     """
 
     scale: int
@@ -59,19 +59,14 @@ class EdgeSpace:
     activation: str = "relu"
     unshuffle: int = 1
     window: float = 0.93
+    device: Device | None = None
+    correction: float = 1.0
     shapes: tuple[Shape, ...] = field(init=False)
-    _costs: dict[tuple[int, int, int, int], Cost] = field(init=False, default_factory=dict, compare=False, repr=False)
+    _costs: dict[tuple[int, ...], Cost] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         cheapest = self._extreme((WIDTHS[0], CELLS[0]), dearest=False)
-        cost = cost_from_architecture(cheapest, self.budget.lr_size)
-        if not self.budget.allows(cost):
-            height, width = self.budget.lr_size
-            raise InfeasibleBudget(
-                f"no {self.color} x{self.scale} architecture meets the budget: the cheapest needs "
-                f"{cost.macs:,} MACs at {height}x{width} and {cost.params:,} params",
-                "raise budget.macs or budget.params, or state a smaller budget.lr_size",
-            )
+        ensure_feasible(self.budget, cheapest, self.cost(cheapest))
         affordable = [s for s in product(WIDTHS, CELLS) if self._share(self._extreme(s, dearest=False)) <= 1.0]
         plain = [shape for shape in affordable if PLAIN[0] <= self._share(self._plain(shape)) <= PLAIN[1]]
         affordable = plain or affordable
@@ -79,8 +74,21 @@ class EdgeSpace:
         goal = min(self.window, max(reach.values()))
         object.__setattr__(self, "shapes", tuple(shape for shape in affordable if reach[shape] >= goal))
 
+    def cost(self, architecture: Architecture) -> Cost:
+        """Its cost, with the latency that `device` predicts where the budget bounds latency."""
+        cost = cost_from_architecture(architecture, self.budget.lr_size)
+        if self.budget.latency_ms is None or self.device is None:
+            return cost
+        return replace(cost, latency_ms=self.device.predict_ms(architecture))
+
+    def corrected(self, factor: float) -> Self:
+        """The same space, its shapes and variables too, where latency is `factor` times what `device` predicts."""
+        same = replace(self, correction=factor)
+        object.__setattr__(same, "shapes", self.shapes)
+        return same
+
     def _share(self, architecture: Architecture) -> float:
-        return self.budget.share(cost_from_architecture(architecture, self.budget.lr_size))
+        return self.budget.share(self.cost(architecture))
 
     def _extreme(self, shape: Shape, *, dearest: bool) -> Architecture:
         end = -1 if dearest else 0
@@ -173,24 +181,31 @@ class EdgeSpace:
         width, count = self.shapes[genes[0]]
         parts = [self._frame_cost(width, *genes[1:FIXED])]
         parts += [
-            self._cell_cost(width, *genes[at : at + 3]) for at in range(FIXED, FIXED + PER_CELL * count, PER_CELL)
+            self._cell_cost(width, *genes[at : at + PER_CELL])
+            for at in range(FIXED, FIXED + PER_CELL * count, PER_CELL)
         ]
-        return self.budget.share(Cost(sum(part.macs for part in parts), sum(part.params for part in parts)))
+        latency = None
+        if self.budget.latency_ms is not None:
+            latency = self.correction * sum(part.latency_ms or 0.0 for part in parts)
+        return self.budget.share(Cost(sum(part.macs for part in parts), sum(part.params for part in parts), latency))
 
     def _frame_cost(self, width: int, stem: int, tail: int, skip: int) -> Cost:
         key = (width, stem, tail, skip)
         if key not in self._costs:
             frame = self._architecture((width, 0), KERNELS[1:][stem], KERNELS[1:][tail], SKIPS[skip], [])
-            self._costs[key] = cost_from_architecture(frame, self.budget.lr_size)
+            self._costs[key] = self.cost(frame)
         return self._costs[key]
 
-    def _cell_cost(self, width: int, first: int, second: int, expansion: int) -> Cost:
-        key = (width, -1 - first, second, expansion)
+    def _cell_cost(self, width: int, first: int, second: int, expansion: int, residual: int) -> Cost:
+        key = (width, first, second, expansion, residual)
         if key not in self._costs:
-            cell = ((EDGE_OPS[first], EDGE_OPS[second]), EXPANSIONS[expansion], False)
-            whole = self._architecture((width, 1), 3, 3, "nearest", [cell])
-            cost, frame = cost_from_architecture(whole, self.budget.lr_size), self._frame_cost(width, 0, 0, 0)
-            self._costs[key] = Cost(cost.macs - frame.macs, cost.params - frame.params)
+            cell = ((EDGE_OPS[first], EDGE_OPS[second]), EXPANSIONS[expansion], bool(residual))
+            whole = self.cost(self._architecture((width, 1), 3, 3, "nearest", [cell]))
+            frame = self._frame_cost(width, 0, 0, 0)
+            latency = None
+            if whole.latency_ms is not None and frame.latency_ms is not None:
+                latency = whole.latency_ms - frame.latency_ms
+            self._costs[key] = Cost(whole.macs - frame.macs, whole.params - frame.params, latency)
         return self._costs[key]
 
     def fit(self, scores: Sequence[Floats]) -> tuple[int, ...]:
@@ -198,17 +213,17 @@ class EdgeSpace:
 
         scores: for each variable, one number per option, higher is better. Each move changes one variable,
         the one that loses least score for the cost it brings nearer to the window; where none is left, one variable
-        rises and another falls; where that ends below the window too, the next best shape is tried. The
-        result never exceeds the budget.
+        rises and another falls; where that ends outside of the window too, the next best shape is tried. The
+        result never exceeds the budget, unless a correction leaves nothing below it.
         """
-        fullest: tuple[float, tuple[int, ...]] = (0.0, ())
+        outside: list[tuple[float, tuple[int, ...]]] = []
         for shape in np.argsort(-scores[0], kind="stable"):
             genes = self._fit_shape(int(shape), scores)
             share = self.share(genes)
-            if share >= self.window:
+            if self.window <= share <= 1.0:
                 return genes
-            fullest = max(fullest, (share, genes))
-        return fullest[1]
+            outside.append((share, genes))
+        return max([fit for fit in outside if fit[0] <= 1.0], default=min(outside))[1]
 
     def _fit_shape(self, shape: int, scores: Sequence[Floats]) -> tuple[int, ...]:
         genes = [shape, *(int(np.argmax(score)) for score in scores[1:])]

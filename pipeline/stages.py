@@ -19,7 +19,7 @@ from pipeline.export import export, export_work
 from pipeline.images import hash_folders
 from pipeline.manifest import check_outputs, claim, hash_file, is_current, read_manifest
 from pipeline.model_facts import margin_from_architecture
-from pipeline.quantise import frames_from_pairs
+from pipeline.quantise import frames_from_pairs, quantisers
 from pipeline.runs import budget_of_run, facts_from_run
 from pipeline.search import search
 from pipeline.terminal import ProgressBar, note, search_figures
@@ -78,11 +78,12 @@ def export_run(
     precisions: set[Precision],
     flavours: Collection[Flavour] = (),
     calibration: Sequence[str] = (),
+    timing_cache: Path | None = None,
 ) -> None:
     """Writes RUN/export in `precisions` and with engines of `flavours`, and what it was exported in before.
 
     calibration: folders with images for int8; without any, those of the earlier export, or of the search.
-    Raises ConfigError, StaleArtifact, DataError, BackendMissing.
+    timing_cache: as `export` takes it. Raises ConfigError, StaleArtifact, DataError, BackendMissing.
     """
     earlier: dict[str, Any] = {}
     inputs: dict[str, str] = {}
@@ -106,7 +107,11 @@ def export_run(
         with ProgressBar("calibration images") as bar:
             pairs = load_pairs(folders, architecture.scale, skip_broken=True, minimum=SMALLEST, progress=bar)
         frames = frames_from_pairs(pairs, architecture.color, architecture.unshuffle)
-    export(run, precisions, engines=engines, frames=frames, inputs=read)
+        if "nncf" not in quantisers():
+            note(
+                "export: no INT8 model for OpenVINO, because nncf is not installed: pip install 'sr-pipeline[openvino]'"
+            )
+    export(run, precisions, engines=engines, timing_cache=timing_cache, frames=frames, inputs=read)
 
 
 def _trained_on(run: Path) -> list[str]:

@@ -85,9 +85,13 @@ class EdgeSupernet(nn.Module):
         """Shapes that can still be drawn."""
         return int((self.weights[0] > 0).sum())
 
-    def delivered(self) -> Architecture:
-        """The network that would be delivered now: the likeliest option of every choice, moved into the window."""
-        return self.space.architecture(self.space.fit(self._scores(None)))
+    def delivered(self, correction: float = 1.0) -> Architecture:
+        """The network that would be delivered now: the likeliest option of every choice, moved into the window.
+
+        correction: of the latencies that the space's device predicts.
+        """
+        space = self.space if correction == 1.0 else self.space.corrected(correction)
+        return self.space.architecture(space.fit(self._scores(None)))
 
     def sample(self, rng: np.random.Generator) -> Genes:
         return self.space.fit(self._scores(rng))
@@ -121,9 +125,9 @@ class EdgeSupernet(nn.Module):
         out: Tensor = functional_call(skeleton, _slices(source, skeleton), (lr,))
         return out
 
-    def cut(self) -> Network:
-        """The delivered network in its training form, with a copy of its slice of the weights."""
-        network = network_from_architecture(self.delivered())
+    def cut(self, architecture: Architecture | None = None) -> Network:
+        """A network of the space, `delivered()` if none is given, in its training form with a copy of its weights."""
+        network = network_from_architecture(architecture or self.delivered())
         slices = _slices(self.shared, network)
         with torch.no_grad():
             for name, parameter in network.named_parameters():

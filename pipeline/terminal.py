@@ -79,9 +79,10 @@ class ProgressBar:
 
 def search_figures(progress: "Progress") -> str:
     """Every figure but the loss is of the network that would be delivered at that moment."""
+    latency = "" if progress.latency_ms is None else f"{progress.latency_ms:.2f} ms  "
     return (
         f"loss {progress.loss:.4f}  {progress.psnr_y:.2f} dB  {short(progress.macs)} MACs  "
-        f"{short(progress.params)} params  {progress.share:.0%} of the budget"
+        f"{short(progress.params)} params  {latency}{progress.share:.0%} of the budget"
     )
 
 
@@ -95,6 +96,8 @@ def run_table(facts: Mapping[str, Any]) -> Table:
         "params": _cost_line(cost["params"], budget["params"], ""),
         "MACs": _cost_line(cost["macs"], budget["macs"], f" at {height}x{width}"),
     }
+    if cost.get("latency_ms") is not None:  # reports of earlier versions have none
+        rows["latency"] = _latency_line(cost["latency_ms"], budget)
     for stage, state in facts["stages"].items():
         rows[stage] = _state_line(state)
     if facts["passed"] is not None:
@@ -113,6 +116,12 @@ def run_table(facts: Mapping[str, Any]) -> Table:
 def _cost_line(used: int, bound: int | None, where: str) -> Text:
     limit = "no bound" if bound is None else f"{used / bound:.1%} of the budget of {short(bound)}"
     return Text(f"{short(used)}{where}, {limit}")
+
+
+def _latency_line(used: float, budget: Mapping[str, Any]) -> Text:
+    bound = budget["latency_ms"]
+    limit = "no bound" if bound is None else f"{used / bound:.1%} of the budget of {bound:g} ms on {budget['profile']}"
+    return Text(f"{used:.2f} ms, {limit}")
 
 
 def _state_line(state: Mapping[str, Any]) -> Text:
@@ -146,7 +155,7 @@ def _quality_cells(figures: Mapping[str, float]) -> Iterable[str]:
 
 
 def _parity_table(rows: Iterable[Mapping[str, Any]]) -> Table:
-    table = _figures_table("", "worst dB", "on", "needed", "largest gap", "quality", "")
+    table = _figures_table("", "worst dB", "on", "needed", "largest gap", "dB lost: mean, most", "")
     table.title, table.title_justify = "float outputs beside those of the training form", "left"
     for row in rows:
         table.add_row(
@@ -155,7 +164,7 @@ def _parity_table(rows: Iterable[Mapping[str, Any]]) -> Table:
             row["worst_image"].rpartition("/")[2],
             f"{row['tolerance']:g}",
             "not finite" if row["max_abs"] is None else f"{row['max_abs']:.1e}",
-            f"{row['delta_psnr_db']:+.4f} dB",
+            f"{row['mean_drop_db']:z.4f}, {row['worst_drop_db']:z.4f}",
             Text("passed", "green") if row["passed"] else Text("FAILED", "bold red"),
         )
     return table

@@ -15,19 +15,19 @@ from torch import Tensor
 
 from deploy.upscale import Infer, upscale_image
 from pipeline.architecture import Architecture, Color, Space, Variant, architecture_from_dict, summary
-from pipeline.budget import Budget, cost_from_architecture
+from pipeline.budget import Budget, Cost, Device, cost_from_architecture
 from pipeline.checkpoint import Checkpoint, save_checkpoint
 from pipeline.config import Relaxation
 from pipeline.data import Pair, PatchSampler
 from pipeline.distill import taught, teacher_from_file
 from pipeline.errors import ConfigError
+from pipeline.finalists import finalist_on_device
 from pipeline.metrics import psnr_y
 from pipeline.network import Network, network_from_architecture
 from pipeline.space import EdgeSpace
 from pipeline.supernet import EdgeSupernet
 from pipeline.torch_runner import TorchRunner
 from pipeline.trilevel import TrilevelSupernet
-from pipeline.trilevel_choice import ensure_feasible
 from pipeline.trilevel_space import TrilevelSpace
 
 SCHEMA = 1
@@ -68,8 +68,9 @@ class Progress:
     """What a search knows of itself after a step.
 
     phase: "search" while several networks are mixed, "train" once one is left. loss: running mean.
-    psnr_y, macs, params, share: of the network that would be delivered now; PSNR in dB on the images that `hold_out`
-    watches, cost, and the share of the budget it uses. candidates: paths that are still in the mixture.
+    psnr_y, macs, params, latency_ms, share: of the network that would be delivered now; PSNR in dB on the images that
+    `hold_out` watches, cost, and the share of the budget it uses; latency is measured once the network is chosen on its
+    device, predicted before, and None without a bound on it. candidates: paths that are still in the mixture.
     radius: of the relaxation, as a fraction of the one that leaves a single network; None in older histories.
     """
 
@@ -80,6 +81,7 @@ class Progress:
     psnr_y: float
     macs: int
     params: int
+    latency_ms: float | None
     share: float
     candidates: int
     radius: float | None = None
@@ -103,24 +105,30 @@ def settings_of(recipe: Recipe, budget: Budget) -> dict[str, Any]:
     return {"recipe": asdict(recipe), "budget": asdict(budget)}
 
 
-def space_from_recipe(recipe: Recipe, budget: Budget) -> EdgeSpace | TrilevelSpace:
-    """The space that a search looks through; answers at once. Raises InfeasibleBudget and ConfigError."""
+def space_from_recipe(recipe: Recipe, budget: Budget, device: Device | None = None) -> EdgeSpace | TrilevelSpace:
+    """The space that a search looks through; answers at once. Raises InfeasibleBudget, UnpricedOp and ConfigError."""
     if recipe.space == "edge":
         if recipe.patch % recipe.unshuffle:
             message = f"a patch of {recipe.patch} is no multiple of {recipe.unshuffle}"
             raise ConfigError(message, "set an even train.patch")
-        return EdgeSpace(recipe.scale, recipe.color, budget, recipe.activation, recipe.unshuffle)
+        return EdgeSpace(recipe.scale, recipe.color, budget, recipe.activation, recipe.unshuffle, device=device)
+    if budget.latency_ms is not None:
+        raise ConfigError(
+            "the trilevel space has no model of latency", "set search.space = edge, or bound budget.macs instead"
+        )
     if recipe.variant == "a" and recipe.scale == 3:
         raise ConfigError("variant a of the trilevel space doubles, and x3 is no power of 2", "set search.variant = b")
     ups = 1 if recipe.variant == "a" and recipe.scale == 2 else 2
     space = TrilevelSpace(recipe.scale, recipe.color, recipe.variant, max_ups=ups)
-    ensure_feasible(space, budget)
+    space.ensure_feasible(budget)
     return space
 
 
-def supernet_from_recipe(recipe: Recipe, budget: Budget) -> EdgeSupernet | TrilevelSupernet:
-    """The mixture that a search begins with, drawn with the recipe's seed. Raises InfeasibleBudget and ConfigError."""
-    space = space_from_recipe(recipe, budget)
+def supernet_from_recipe(
+    recipe: Recipe, budget: Budget, device: Device | None = None
+) -> EdgeSupernet | TrilevelSupernet:
+    """The mixture that a search begins with, drawn with the recipe's seed. Raises as `space_from_recipe`."""
+    space = space_from_recipe(recipe, budget, device)
     torch.manual_seed(recipe.seed)
     if isinstance(space, TrilevelSpace):
         return TrilevelSupernet(space, budget, recipe.relaxation)
@@ -145,9 +153,9 @@ def bf16_pays() -> bool:
 class Training:
     """The state of one search: a supernet that becomes a network, its optimizer, and what was noted on the way."""
 
-    def __init__(self, recipe: Recipe, budget: Budget, pairs: Sequence[Pair]) -> None:
-        self.recipe, self.budget = recipe, budget
-        self.supernet = supernet_from_recipe(recipe, budget)
+    def __init__(self, recipe: Recipe, budget: Budget, pairs: Sequence[Pair], device: Device | None = None) -> None:
+        self.recipe, self.budget, self.device = recipe, budget, device
+        self.supernet = supernet_from_recipe(recipe, budget, device)
         self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: Network | None = None
         self.teacher: Infer | None = None
@@ -158,7 +166,12 @@ class Training:
         self.watched = [_centre(pair, recipe.scale) for pair in watched]
         self.optimizer = _optimizer(self.supernet.parameter_groups())
         self.step, self.radius = 0, 0.0
-        self.notes: dict[str, Any] = {"cut_step": None, "loss": 0.0, "seconds": {"search": 0.0, "train": 0.0}}
+        self.notes: dict[str, Any] = {
+            "cut_step": None,
+            "loss": 0.0,
+            "seconds": {"search": 0.0, "train": 0.0},
+            "finalists": [],
+        }
         self.history: list[dict[str, Any]] = []
 
     @property
@@ -207,10 +220,29 @@ class Training:
             self.supernet.set_radius(self.radius)
         if self.step >= end or self.supernet.is_discrete():
             mixed = _psnr_y(lambda lr: _mean_outputs(self.supernet, lr), self.watched, self.recipe)
-            network = self.supernet.cut()
+            network = self._cut()
             cut = _psnr_y(TorchRunner(network).infer, self.watched, self.recipe)
             self.notes |= {"cut_step": self.step, "supernet_psnr_y": mixed, "cut_psnr_y": cut}
             self._train(network)
+
+    def _cut(self) -> Network:
+        """The network that is trained on; with a latency budget on this device, one that was measured to keep it."""
+        device, supernet = self.device, self.supernet
+        if self.budget.latency_ms is None or device is None or device.measure_ms is None:
+            return supernet.cut()
+        assert isinstance(supernet, EdgeSupernet)
+        chosen, measured = finalist_on_device(supernet.delivered, device.predict_ms, device.measure_ms, self.budget)
+        self.notes["finalists"] = [asdict(finalist) for finalist in measured]
+        return supernet.cut(chosen)
+
+    def _cost(self, architecture: Architecture) -> Cost:
+        """With the latency that was measured where it was, else what is predicted."""
+        cost = cost_from_architecture(architecture, self.budget.lr_size)
+        if self.budget.latency_ms is None or self.device is None:
+            return cost
+        measured = {row["architecture_id"]: row["measured_ms"] for row in self.notes["finalists"]}
+        latency = measured.get(architecture.id) or self.device.predict_ms(architecture)
+        return replace(cost, latency_ms=latency)
 
     def _train(self, network: Network) -> None:
         self.radius = 1.0
@@ -227,7 +259,7 @@ class Training:
         every = max(25, self.recipe.steps // LOOKS)
         if self.step == 1 or self.step % every == 0 or self.step == self.recipe.steps:
             network = self.network or self.supernet.cut()
-            cost = cost_from_architecture(network.architecture, self.budget.lr_size)
+            cost = self._cost(network.architecture)
             progress = Progress(
                 step=self.step,
                 steps=self.recipe.steps,
@@ -236,6 +268,7 @@ class Training:
                 psnr_y=_psnr_y(TorchRunner(network).infer, self.watched, self.recipe),
                 macs=cost.macs,
                 params=cost.params,
+                latency_ms=cost.latency_ms,
                 share=self.budget.share(cost),
                 candidates=self.supernet.candidates() if self.network is None else 1,
                 radius=self.radius,
@@ -246,7 +279,7 @@ class Training:
     def report(self) -> dict[str, Any]:
         assert self.network is not None
         architecture = self.network.architecture
-        cost = cost_from_architecture(architecture, self.budget.lr_size)
+        cost = self._cost(architecture)
         searched = self.notes["cut_step"]
         seconds = self.notes["seconds"]
         return {
@@ -256,6 +289,7 @@ class Training:
             "budget": asdict(self.budget),
             "cost": asdict(cost),
             "share": self.budget.share(cost),
+            "finalists": self.notes["finalists"],
             "relaxation": self.recipe.relaxation,
             "steps": self.recipe.steps,
             "cut_step": searched,

@@ -13,7 +13,7 @@ from pipeline.config import Relaxation
 from pipeline.network import Network, TrilevelCell, Up, network_from_architecture
 from pipeline.simplex import circumradius, order_penalty, relax
 from pipeline.trilevel_cell import MixedCell
-from pipeline.trilevel_choice import FLOOR, Scores, best_choice, ensure_feasible
+from pipeline.trilevel_choice import FLOOR, Scores, best_choice
 from pipeline.trilevel_cost import ExpectedCost, Mixture, agreement, live_share
 from pipeline.trilevel_space import Choice, TrilevelSpace
 
@@ -56,7 +56,7 @@ class TrilevelSupernet(nn.Module):
     chosen_widths: Tensor
 
     def __init__(self, space: TrilevelSpace, budget: Budget, relaxation: Relaxation = "sorted") -> None:
-        ensure_feasible(space, budget)
+        space.ensure_feasible(budget)
         super().__init__()
         self.space, self.budget, self.relaxation = space, budget, relaxation
         image, trunk = 3 if space.color == "rgb" else 1, space.trunk

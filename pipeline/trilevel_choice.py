@@ -7,9 +7,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.architecture import TRILEVEL_OPS, summary
+from pipeline.architecture import TRILEVEL_OPS
 from pipeline.budget import Budget, cost_from_architecture
-from pipeline.errors import InfeasibleBudget
 from pipeline.trilevel_space import Choice, TrilevelSpace
 
 FLOOR = 0.9
@@ -40,19 +39,6 @@ class Scores:
         return Scores(*(part - part.max(-1, keepdims=True) for part in (self.nodes, self.ops, self.widths)))
 
 
-def ensure_feasible(space: TrilevelSpace, budget: Budget) -> None:
-    """Raises InfeasibleBudget, with its cost, if even the cheapest network exceeds the budget."""
-    cheapest = space.cheapest()
-    cost = cost_from_architecture(cheapest, budget.lr_size)
-    if not budget.allows(cost):
-        height, width = budget.lr_size
-        raise InfeasibleBudget(
-            f"no architecture meets the budget: the cheapest needs {cost.macs:,} MACs at {height}x{width} "
-            f"and {cost.params:,} params ({summary(cheapest)})",
-            "raise budget.macs or budget.params, or state a smaller budget.lr_size",
-        )
-
-
 def best_choice(space: TrilevelSpace, budget: Budget, scores: Scores) -> Choice:
     """The choice with the least total regret among those that use 90-100 % of the budget.
 
@@ -61,7 +47,7 @@ def best_choice(space: TrilevelSpace, budget: Budget, scores: Scores) -> Choice:
     combined into one in several ways, see `_combinations`, until the result meets both; if none uses 90 % of either
     bound, the one that uses most is returned. Raises InfeasibleBudget.
     """
-    ensure_feasible(space, budget)
+    space.ensure_feasible(budget)
     regrets = scores.regrets()
     best, best_share = _cheapest_choice(space), 0.0
     for combine in _combinations(budget):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pipeline.architecture import TRILEVEL_OPS, Architecture, Cell, Color, Up, Variant
-from pipeline.budget import Cost, cost_from_architecture
+from pipeline.budget import Budget, Cost, cost_from_architecture, ensure_feasible
 
 WIDTHS = (24, 32, 40, 56, 64)
 
@@ -120,6 +120,11 @@ class TrilevelSpace:
         cell = Cell(("conv1",) * self.positions, (self.widths[0],) * (self.positions - 1))
         path: list[Cell | Up] = ["up"] * ups
         return self._architecture([cell, *path])
+
+    def ensure_feasible(self, budget: Budget) -> None:
+        """Raises InfeasibleBudget, with its cost, if even the cheapest network exceeds the budget."""
+        cheapest = self.cheapest()
+        ensure_feasible(budget, cheapest, cost_from_architecture(cheapest, budget.lr_size))
 
     def architecture(self, choice: Choice) -> Architecture:
         """The network that `choice` stands for."""

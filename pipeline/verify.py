@@ -10,9 +10,10 @@ from shutil import rmtree
 from typing import Any, get_args
 
 from deploy.engines import Flavour
+from deploy.openers import Backend
 from deploy.resample import upscale as bicubic
 from deploy.runners import Runner
-from pipeline.backends import Backend, Precision, engine_name, model_name, open_engine, open_model
+from pipeline.backends import OPENVINO_INT8, Precision, engine_name, model_name, open_engine, open_model
 from pipeline.budget import Budget, Cost, cost_from_architecture
 from pipeline.comparison import Example, draw_comparison, write_crops
 from pipeline.data import Pair
@@ -20,7 +21,7 @@ from pipeline.errors import BackendMissing, DataError, StaleArtifact
 from pipeline.forms import measure, odd_crop, outputs_and_image
 from pipeline.manifest import atomic_path, check_outputs, claim, write_json, write_manifest
 from pipeline.network import Network, fvcore_cost, load_network
-from pipeline.torch_runner import TorchRunner
+from pipeline.torch_runner import Computed, TorchRunner
 from pipeline.verdict import Photograph, Thresholds, report_from_measurements
 
 WEIGHTS, PLAIN = "search/weights.safetensors", "export/plain.safetensors"
@@ -35,7 +36,7 @@ FURTHER: dict[Precision, dict[str, Backend]] = {
         "onnxruntime cuda fp32": "onnxruntime cuda",
     },
     "fp16": {"onnxruntime cuda fp16": "onnxruntime cuda"},
-    "int8": {"openvino int8": "openvino f32"},
+    "int8": {},
 }
 RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")  # names of their packages
 
@@ -63,9 +64,10 @@ def verify(
     """Writes RUN/verify with report.json, comparison.png and crops/; returns the report, whatever the verdict in it.
 
     The training form is the reference. Beside it run, on all photographs and in each set on one that is cropped to odd
-    sides where none has such: the plain form, every exported model in onnxruntime on the CPU and as `FURTHER` says, and
-    every engine. What cannot run here stands in the report's "not_run" with its reason, and nothing in its place; only
-    onnxruntime is never spared. `pipeline.verdict.error_from_report` says what a report ends with.
+    sides where none has such: the plain form, on an NVIDIA GPU as well, every exported model in onnxruntime on the CPU
+    and as `FURTHER` says, and every engine. What cannot run here stands in the report's "not_run" with its reason, and
+    nothing in its place; only onnxruntime is never spared. `pipeline.verdict.error_from_report` says what a report ends
+    with.
     benchmarks: name of a set -> its pairs. inputs: name -> SHA-256 of what they were read from.
     Raises ConfigError where there is no run or nothing can be written, StaleArtifact where search or export is
     unfinished or was changed since, BackendMissing, DataError for an empty set.
@@ -137,7 +139,9 @@ def _forms(run: Path, plain: Network, stack: ExitStack) -> tuple[dict[str, Runne
     }
     for precision, path in models.items():
         forms[f"onnxruntime {precision}"] = stack.enter_context(open_model(path))
-    openers: dict[str, Callable[[], Runner]] = {}
+    openers: dict[str, Callable[[], Runner]] = {
+        f"torch cuda {precision}": partial(TorchRunner, plain, "cuda", precision) for precision in get_args(Computed)
+    }
     for precision, path in models.items():
         for name, backend in FURTHER[precision].items():
             openers[name] = partial(open_model, path, backend=backend)
@@ -145,6 +149,10 @@ def _forms(run: Path, plain: Network, stack: ExitStack) -> tuple[dict[str, Runne
             if (engine := engine_name(precision, flavour)) in outputs:
                 openers[f"{flavour} {precision}"] = partial(open_engine, folder / engine, outputs[path.name])
     not_run: dict[str, str] = {}
+    if OPENVINO_INT8 in outputs:
+        openers["openvino int8"] = partial(open_model, folder / OPENVINO_INT8, backend="openvino f32")
+    elif "int8" in models:
+        not_run["openvino int8"] = f"the export has no {OPENVINO_INT8}, which nncf makes: it was not installed"
     for name, opened in openers.items():
         try:
             forms[name] = stack.enter_context(opened())

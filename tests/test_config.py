@@ -84,9 +84,10 @@ def test_override(override: str, expected: object) -> None:
         ("budget.macs=inf", "budget.macs: inf; expected a positive number"),
         ("budget.macs=nan", "budget.macs: nan; expected a positive number"),
         ("budget.macs=true", "budget.macs: True; expected a positive number"),
-        ("budget.macs=none", 'budget: macs and params are both "none"; expected a bound on at least one'),
-        ("budget.latency_ms=25", "cannot measure a device"),
-        ("budget.profile=jetson", "cannot measure a device"),
+        ("budget.macs=none", 'budget: macs, params and latency_ms are all "none"; expected a bound on at least one'),
+        ("budget.latency_ms=25", "latency_ms without a profile; expected budget.profile"),
+        ("budget.latency_ms=0", 'budget.latency_ms: 0; expected a number above 0, or "none"'),
+        ("budget.profile=7", 'budget.profile: 7; expected a text in quotes, or "none"'),
         ("budget.lr_size=[360]", "budget.lr_size: [360]; expected [height, width] in pixels"),
         ("budget.lr_size=[360, 0]", "budget.lr_size: [360, 0]; expected [height, width] in pixels"),
         ("budget.lr_size=360", "budget.lr_size: 360; expected [height, width] in pixels"),
@@ -163,3 +164,14 @@ def test_settings_are_frozen() -> None:
 def test_bounds_are_the_budget() -> None:
     settings = load_settings(None, ["budget.macs=1G", "budget.params=20K", "budget.lr_size=[10, 20]"])
     assert settings.budget.bounds == Budget((10, 20), macs=10**9, params=20_000)
+
+
+@pytest.mark.parametrize(("macs", "bound"), [((), None), (("budget.macs=auto",), None), (("budget.macs=1G",), 10**9)])
+def test_a_latency_stands_alone_unless_macs_are_bounded_too(macs: tuple[str, ...], bound: int | None) -> None:
+    latency = ["budget.latency_ms=25", "budget.profile=board"]
+    budget = load_settings(None, [*latency, *macs]).budget.bounds
+    assert budget == Budget((360, 640), macs=bound, latency_ms=25.0, profile="board")
+
+
+def test_a_profile_without_a_latency_is_no_bound() -> None:
+    assert load_settings(None, ["budget.profile=board"]).budget.bounds == Budget((360, 640), macs=3_700_000_000)

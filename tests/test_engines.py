@@ -14,6 +14,7 @@ from deploy.engines import (
     EngineMismatch,
     Flavour,
     Shapes,
+    begin_with_timing_cache,
     check_gpu,
     check_onnx,
     check_version,
@@ -89,17 +90,58 @@ def test_engine_is_built_without_a_gpu(
 
 @pytest.mark.filterwarnings("ignore:.*Timing cache operations:DeprecationWarning")
 def test_tensorrt_builds_with_the_same_code_for_the_gpu_of_the_machine(
-    rtx: object, cuda_driver: SimpleNamespace, model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    rtx: object,
+    cuda_driver: SimpleNamespace,
+    model: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The other flavour stands in for it: the two have one API."""
     monkeypatch.setitem(sys.modules, "tensorrt", rtx)
     onnx = model("fp32")
-    cache = onnx.with_suffix(".cache")
+    cache = onnx.parent / "caches" / "timing.cache"
     for _ in range(2):  # the second build begins with the cache of the first
         _, facts = engine_from_onnx(onnx, STATIC, "tensorrt", timing_cache=cache)
         assert cache.stat().st_size > 0
     assert (facts.flavour, facts.gpu, facts.compute_capability) == ("tensorrt", "NVIDIA Test", "8.9")
     assert cuda_driver.memory == {}
+    assert caplog.messages == []
+
+
+class Refusing:
+    """A builder's configuration on another GPU than that of the cache; TensorRT for RTX takes every cache."""
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+
+    def create_timing_cache(self, known: bytes) -> bytes | None:
+        return None if known == b"of another version" else known
+
+    def set_timing_cache(self, cache: bytes, *, ignore_mismatch: bool) -> bool:
+        assert not ignore_mismatch
+        if cache:
+            return False
+        self.taken.append(cache)
+        return True
+
+
+@pytest.mark.parametrize("content", ["of another version", "of another GPU"])
+def test_foreign_timing_cache_is_begun_anew_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    cache, config = tmp_path / "timing.cache", Refusing()
+    cache.write_text(content)
+    begin_with_timing_cache(cache, config)
+    assert config.taken == [b""]
+    assert caplog.messages == [f"{cache} is of another version of TensorRT or of another GPU; it is begun anew"]
+    assert cache.read_text() == content  # until there is something better
+
+
+def test_timing_cache_that_cannot_be_kept_is_named_before_the_build(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for path in (tmp_path / "file" / "timing.cache", tmp_path):
+        with pytest.raises(DeployError, match=f"cannot use {path}"):
+            begin_with_timing_cache(path, Refusing())
 
 
 @pytest.mark.usefixtures("rtx")

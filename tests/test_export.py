@@ -10,18 +10,21 @@ import pytest
 import torch
 
 from deploy.engines import Shapes, read_engine
+from deploy.openvino_runner import OpenVinoRunner
 from deploy.runners import OnnxRuntimeRunner
 from pipeline.architecture import architecture_from_json
-from pipeline.backends import Precision
+from pipeline.backends import OPENVINO_INT8, Precision
 from pipeline.errors import BackendMissing, ConfigError, DataError, PipelineError, StaleArtifact
 from pipeline.export import export, export_work
 from pipeline.manifest import check_outputs, is_current, read_manifest
 from pipeline.network import load_network
+from pipeline.quantise import quantisers
 
 Run = Callable[..., Path]
 
 FP32: tuple[Precision, ...] = ("fp32",)
 SHAPES = Shapes((1, 1, 1), (1, 24, 20), (1, 64, 64))
+INT8: tuple[Precision, ...] = ("int8",)
 BOTH: tuple[Precision, ...] = ("fp32", "fp16")
 
 
@@ -75,6 +78,32 @@ def test_int8_is_told_and_computes_nearly_the_same(searched_run: Run) -> None:
     assert read_manifest(run / "export").inputs["calibration/photographs"] == "ab"
 
 
+def test_openvino_has_an_int8_model_of_its_own_where_nncf_is_installed(
+    searched_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    if "nncf" not in quantisers():
+        pytest.skip("nncf is not installed")
+    run = searched_run()
+    frames = [np.random.default_rng(seed).random((1, 3, 24, 20), np.float32) for seed in range(3)]
+
+    def current() -> bool:
+        return is_current(run / "export", **export_work(run, INT8))
+
+    models = export(run, INT8, frames=frames)
+    both = {"plain.safetensors", "manifest.json", "model.int8.onnx", OPENVINO_INT8}
+    assert files(run) == both
+    with OnnxRuntimeRunner(models["int8"]) as one, OpenVinoRunner(run / "export" / OPENVINO_INT8) as other:
+        assert one.metadata == other.metadata
+        assert np.abs(one.infer(frames[0]) - other.infer(frames[0])).max() < 0.5
+    assert current()
+    monkeypatch.setattr("pipeline.quantise.find_spec", lambda _: None)
+    assert not current()
+    export(run, INT8, frames=frames)
+    assert files(run) == both - {OPENVINO_INT8}
+    assert current()
+
+
 def test_what_cannot_be_made_leaves_the_folder_as_it_was(searched_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run = searched_run()
     export(run)
@@ -101,6 +130,24 @@ def test_engines_stand_beside_their_models(searched_run: Run) -> None:
         assert engine
     export(run)  # without them
     assert files(run) == {"plain.safetensors", "manifest.json", "model.onnx"}
+
+
+@pytest.mark.usefixtures("cuda_driver")
+@pytest.mark.filterwarnings("ignore:.*Timing cache operations:DeprecationWarning")
+def test_timing_cache_is_kept_for_the_next_engine(
+    searched_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT for RTX stands in for TensorRT: the two have one API."""
+    rtx = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    monkeypatch.setitem(sys.modules, "tensorrt", rtx)
+    run, elsewhere = searched_run(), tmp_path / "caches" / "timing.cache"
+    export(run, engines={"tensorrt": SHAPES})
+    kept = run / "export" / "timing.cache"
+    assert kept.stat().st_size > 0
+    export(run, BOTH, engines={"tensorrt": SHAPES}, timing_cache=elsewhere)
+    assert elsewhere.stat().st_size > 0
+    assert kept.exists()
+    assert "timing.cache" not in check_outputs(run / "export").outputs
 
 
 def test_model_explains_itself(searched_run: Run) -> None:

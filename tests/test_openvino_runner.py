@@ -1,3 +1,5 @@
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +45,18 @@ def test_it_computes_what_onnxruntime_computes(model: Callable[..., Path], archi
             found = runner.infer(frame)
             assert found.dtype == np.float32
             np.testing.assert_allclose(found, expected.infer(frame), atol=1e-5)
+
+
+def test_nothing_is_reported_to_its_maker(model: Callable[..., Path], tmp_path: Path) -> None:
+    """OpenVINO's package for that writes an identity into the home folder as soon as it is imported."""
+    home = tmp_path / "home"
+    home.mkdir()
+    script = (
+        "import sys; from pathlib import Path; from deploy.openvino_runner import OpenVinoRunner; "
+        f"OpenVinoRunner(Path({str(model())!r})); assert 'openvino_telemetry' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "HOME": str(home)})
+    assert [*home.iterdir()] == []
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,31 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from pipeline.architecture import Architecture, Color
+from deploy.runners import Frame
+from pipeline.architecture import Architecture, Cell, Color
 from pipeline.data import Pair
 from pipeline.errors import DataError
 from pipeline.export import properties
 from pipeline.fold import plain_from_network
 from pipeline.network import Network
 from pipeline.onnx_graph import onnx_from_network
-from pipeline.quantise import IMAGES, SIDE, frames_from_pairs, int8_from_onnx
+from pipeline.quantise import (
+    IMAGES,
+    SIDE,
+    frames_from_pairs,
+    image_path,
+    int8_from_onnx,
+    openvino_int8_from_onnx,
+    quantisers,
+)
+
+Quantise = Callable[[onnx.ModelProto, list[Frame]], onnx.ModelProto]
+
+needs_nncf = pytest.mark.skipif("nncf" not in quantisers(), reason="nncf is not installed")
+QUANTISERS = [
+    pytest.param(int8_from_onnx, id="onnxruntime"),
+    pytest.param(openvino_int8_from_onnx, id="nncf", marks=needs_nncf),
+]
 
 
 def exported(random_network: Callable[..., Network], architecture: Architecture) -> onnx.ModelProto:
@@ -50,17 +67,68 @@ def test_convolutions_become_int8_and_the_rest_stays(
     assert caplog.messages == []
 
 
-def test_model_keeps_what_it_says_of_itself(random_network: Callable[..., Network]) -> None:
-    model = exported(random_network, Architecture("edge", 2, "rgb", 8, ()))
-    quantised = int8_from_onnx(model, [np.zeros((1, 3, 8, 8), np.float32)])
+@needs_nncf
+def test_openvino_has_additions_in_int8_and_the_image_in_float(
+    random_network: Callable[..., Network],
+    architecture: Architecture,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    model = exported(random_network, architecture)
+    before = model.SerializeToString()
+    side = 12 * architecture.unshuffle
+    frames = [np.random.default_rng(0).random((1, architecture.channels, side, side), np.float32)]
+    quantised = openvino_int8_from_onnx(model, frames)
+    assert model.SerializeToString() == before
+    assert quantised.SerializeToString(deterministic=True) == openvino_int8_from_onnx(model, frames).SerializeToString(
+        deterministic=True
+    )
+    source = {name: node for node in quantised.graph.node for name in node.output}
+    kinds = {weight.name: weight.data_type for weight in quantised.graph.initializer}
+    float_nodes = image_path(model)
+    for node in quantised.graph.node:
+        read = [source[name].op_type for name in node.input if name in source]
+        if node.name in float_nodes:
+            assert "DequantizeLinear" not in read
+        elif node.op_type == "Conv":
+            assert read[:2] == ["DequantizeLinear", "DequantizeLinear"]
+            weight = source[node.input[1]]
+            assert kinds[weight.input[0]] == TensorProto.INT8
+            assert "axis" in {attribute.name for attribute in weight.attribute}  # by channel
+        elif node.op_type == "Add":
+            assert "DequantizeLinear" in read
+    assert caplog.messages == []
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({"skip": "conv3"}, ["stem", "skip", "add_1", "sr"]),
+        ({"skip": "nearest"}, ["stem", "pixel_shuffle", "interpolate", "sr"]),
+        ({"skip": "none"}, ["stem", "sr"]),
+    ],
+)
+def test_image_goes_through_float(
+    random_network: Callable[..., Network], fields: dict[str, str], names: list[str]
+) -> None:
+    architecture = Architecture("edge", 2, "rgb", 8, (Cell(("conv3",), ()),), **fields)  # type: ignore[arg-type]
+    assert image_path(exported(random_network, architecture)) == names
+
+
+@pytest.mark.parametrize("quantise", QUANTISERS)
+def test_model_keeps_what_it_says_of_itself(random_network: Callable[..., Network], quantise: Quantise) -> None:
+    model = exported(random_network, Architecture("edge", 2, "rgb", 8, (Cell(("conv3",), ()),)))
+    quantised = quantise(model, [np.zeros((1, 3, 8, 8), np.float32)])
     assert quantised.metadata_props == model.metadata_props
     assert (quantised.producer_name, quantised.doc_string) == (model.producer_name, model.doc_string)
     assert (quantised.ir_version, quantised.opset_import) == (model.ir_version, model.opset_import)
 
 
-def test_no_frames_are_refused(random_network: Callable[..., Network]) -> None:
+@pytest.mark.parametrize("quantise", [int8_from_onnx, openvino_int8_from_onnx])
+def test_no_frames_are_refused(random_network: Callable[..., Network], quantise: Quantise) -> None:
     with pytest.raises(DataError, match="INT8 needs calibration images") as caught:
-        int8_from_onnx(exported(random_network, Architecture("edge", 2, "rgb", 8, ())), [])
+        quantise(exported(random_network, Architecture("edge", 2, "rgb", 8, ())), [])
     assert "--calibration" in caught.value.hint
 
 

@@ -1,6 +1,7 @@
 """The search stage on real photographs, in a few steps."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.architecture import Architecture, Cell, architecture_from_dict
-from pipeline.budget import Budget, Cost, cost_from_architecture
+from pipeline.budget import Budget, Cost, Device, cost_from_architecture
 from pipeline.data import Pair, load_pairs
-from pipeline.errors import ConfigError, DataError, InfeasibleBudget
+from pipeline.errors import BudgetMissed, ConfigError, DataError, InfeasibleBudget
 from pipeline.manifest import check_outputs
 from pipeline.network import load_network, network_from_architecture, save_network
 from pipeline.search import search
@@ -183,3 +184,39 @@ def test_costs_are_of_the_delivered_network(tmp_path: Path, pairs: list[Pair]) -
     report = search(tmp_path, RECIPE, BUDGET, pairs, inputs={}, on_progress=seen.append)
     last = seen[-1]
     assert Cost(last.macs, last.params) == Cost(**report["cost"])
+
+
+def milliseconds(architecture: Architecture) -> float:
+    return 1.0 + cost_from_architecture(architecture, (360, 640)).macs / 1e9
+
+
+@pytest.mark.parametrize(
+    ("measure_ms", "finalists"),
+    [(None, range(1)), (milliseconds, range(1, 3)), (lambda network: 1.3 * milliseconds(network), range(2, 9))],
+    ids=["another machine", "as predicted", "slower than predicted"],
+)
+def test_a_latency_budget_is_kept_on_the_device(
+    tmp_path: Path, pairs: list[Pair], measure_ms: Callable[[Architecture], float] | None, finalists: range
+) -> None:
+    budget = Budget((360, 640), latency_ms=5.0, profile="board")
+    device = Device(milliseconds, measure_ms)
+    seen: list[Progress] = []
+    report = search(tmp_path, RECIPE, budget, pairs, inputs={}, device=device, on_progress=seen.append)
+    network = load_network(tmp_path / "search" / "weights.safetensors").architecture
+    assert len(report["finalists"]) in finalists
+    assert report["cost"]["latency_ms"] == (measure_ms or milliseconds)(network) == seen[-1].latency_ms
+    assert 0.9 <= report["share"] <= 1.0
+    assert report["budget"]["profile"] == "board"
+
+
+def test_a_device_slower_than_every_finalist_misses_the_budget(tmp_path: Path, pairs: list[Pair]) -> None:
+    device = Device(milliseconds, lambda network: 10 * milliseconds(network))
+    with pytest.raises(BudgetMissed, match="finalists takes"):
+        search(tmp_path, RECIPE, Budget((360, 640), latency_ms=5.0, profile="board"), pairs, inputs={}, device=device)
+    assert not (tmp_path / "search" / "report.json").exists()
+
+
+def test_the_trilevel_space_has_no_latency() -> None:
+    recipe = replace(RECIPE, space="trilevel", scale=4)
+    with pytest.raises(ConfigError, match="no model of latency"):
+        space_from_recipe(recipe, Budget((360, 640), latency_ms=5.0, profile="board"), Device(milliseconds))

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from pipeline.architecture import Color
-from pipeline.budget import Budget, cost_from_architecture
+from pipeline.architecture import Architecture, Color
+from pipeline.budget import Budget, Device, cost_from_architecture
 from pipeline.errors import InfeasibleBudget
 from pipeline.space import WIDTHS, EdgeSpace, Floats
 
@@ -80,3 +80,40 @@ def test_a_budget_beyond_the_space_is_used_as_far_as_it_goes() -> None:
     space = EdgeSpace(2, "rgb", Budget((100, 100), macs=10**13))
     architecture = space.architecture(space.fit([np.zeros(len(v.options)) for v in space.variables]))
     assert architecture.width == WIDTHS[-1]
+
+
+def _milliseconds(architecture: Architecture) -> float:
+    """A device on which every layer costs something, whatever it computes, and 5x5 kernels more than their MACs."""
+    convs = sum(3.0 if op == "conv5" else 1.0 for cell in architecture.cells for op in cell.ops)
+    return 2.0 + architecture.width / 16 * (1.0 + convs) + sum(cell.residual for cell in architecture.cells)
+
+
+@pytest.mark.parametrize("macs", [None, 10**10])
+def test_every_draw_keeps_a_latency_budget(macs: int | None) -> None:
+    budget = Budget((360, 640), macs=macs, latency_ms=12.0, profile="device")
+    space = EdgeSpace(2, "rgb", budget, device=Device(_milliseconds))
+    rng = np.random.default_rng(3)
+    for _ in range(40):
+        genes = space.fit(_scores(space, rng))
+        cost = space.cost(space.architecture(genes))
+        assert cost.latency_ms == _milliseconds(space.architecture(genes))
+        assert space.share(genes) == pytest.approx(budget.share(cost))
+        assert 0.9 <= budget.share(cost) <= 1.0
+
+
+def test_a_corrected_space_has_the_same_variables_and_slower_networks() -> None:
+    budget = Budget((360, 640), latency_ms=12.0, profile="device")
+    space = EdgeSpace(2, "rgb", budget, device=Device(_milliseconds))
+    slower = space.corrected(1.5)
+    assert slower.variables == space.variables
+    for seed in range(10):
+        genes = slower.fit(_scores(space, np.random.default_rng(seed)))
+        assert slower.share(genes) == pytest.approx(1.5 * space.share(genes))
+        assert 0.9 <= slower.share(genes) <= 1.0
+
+
+def test_a_latency_below_the_fastest_network_is_infeasible() -> None:
+    budget = Budget((360, 640), latency_ms=3.0, profile="device")
+    with pytest.raises(InfeasibleBudget, match=r"and 4\.50 ms on device .*") as caught:
+        EdgeSpace(2, "rgb", budget, device=Device(_milliseconds))
+    assert caught.value.hint.startswith("raise budget.latency_ms, or")

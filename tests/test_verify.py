@@ -29,6 +29,7 @@ from pipeline.errors import (
 from pipeline.export import export
 from pipeline.manifest import check_outputs, is_current, write_manifest
 from pipeline.network import load_network
+from pipeline.quantise import quantisers
 from pipeline.verdict import Thresholds, error_from_report
 from pipeline.verify import Progress, verify, verify_work
 
@@ -40,6 +41,10 @@ LENIENT = Thresholds(
     fp16_parity_db=50,
     bf16_parity_db=25,
     int8_parity_db=20,
+    mean_quality_drop_db=0.001,
+    fp16_mean_quality_drop_db=0.01,
+    bf16_mean_quality_drop_db=1,
+    int8_mean_quality_drop_db=1,
     max_quality_drop_db=0.001,
     fp16_max_quality_drop_db=0.01,
     bf16_max_quality_drop_db=1,
@@ -103,6 +108,7 @@ def test_report_holds_every_figure(run: Path) -> None:
         assert row["psnr_between_db"] > {"fp16": 60, "bf16": 25}.get(row["candidate"].split()[-1], 120)
         assert 0 <= row["max_abs"] < (1 if row["candidate"].endswith("bf16") else 1e-2)
     further = {"openvino fp32", "openvino bf16", "onnxruntime cuda fp32", "onnxruntime cuda fp16"}
+    further |= {f"torch cuda {precision}" for precision in ("fp32", "tf32", "fp16", "bf16")}
     not_run = {row["candidate"] for row in report["not_run"]}
     assert {*candidates[3:]} | not_run == further
     assert not {*candidates} & not_run
@@ -164,13 +170,23 @@ def test_int8_and_engines_are_verified_where_they_can_run(searched_run: Run) -> 
     export(run, INT8, engines={"tensorrt-rtx": shapes}, frames=frames)
     report = check(run)
     parity = {row["candidate"]: row for row in report["parity"]}
-    assert {"onnxruntime int8", "openvino int8"} <= parity.keys()
+    assert {"onnxruntime int8", *(["openvino int8"] if "nncf" in quantisers() else [])} <= parity.keys()
     assert 20 < parity["onnxruntime int8"]["psnr_between_db"] < 90
     not_run = {row["candidate"]: row["reason"] for row in report["not_run"]}
     if "tensorrt-rtx int8" not in parity:
         assert "NVIDIA" in not_run["tensorrt-rtx int8"]
     engine = "export/model.int8.tensorrt-rtx.engine"
     assert engine in verify_work(run, FREE, LENIENT, inputs={})["inputs"]
+
+
+def test_openvino_has_no_int8_model_but_that_of_nncf(searched_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.quantise.find_spec", lambda _: None)
+    run = searched_run(ARCHITECTURE)
+    export(run, INT8, frames=[np.random.default_rng(0).random((1, 3, 24, 20), np.float32)])
+    report = check(run)
+    assert "openvino int8" not in {row["candidate"] for row in report["parity"]}
+    reasons = {row["candidate"]: row["reason"] for row in report["not_run"]}
+    assert reasons["openvino int8"].endswith("which nncf makes: it was not installed")
 
 
 def test_engine_of_another_version_ends_the_verification(searched_run: Run) -> None:

@@ -1,0 +1,186 @@
+"""Times the models of a bundle on this device, in small groups beside a calibration workload."""
+
+import argparse
+import json
+import math
+import secrets
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy.bundle import Bundle, Model, open_bundle
+from deploy.device import device_facts, runtime_versions, usable_cores
+from deploy.openers import PRECISIONS, RUNTIMES, open_candidate
+from deploy.runners import DeployError, Frame, Runner
+from deploy.timing import Timing, time_interleaved
+
+SCHEMA = 1
+MINUTES = 8.0
+GROUP = 4  # models that are timed in turns
+ROUNDS = (4, 15)  # of a group, as time allows
+SLOWEST_MS = 150.0  # a model that takes longer is left out
+CALIBRATION = "calibration"
+HOPELESS = 2.0  # and so is, unseen, a model with so many times the MACs of one that was left out
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """done: of `total` models. ms: median of the latest. seconds_left: a guess, and never above the limit."""
+
+    done: int
+    total: int
+    ms: float
+    seconds_left: float
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a bundle is measured in. lr_size: (height, width). threads: of one operator."""
+
+    runtime: str
+    precision: str
+    lr_size: tuple[int, int]
+    threads: int
+
+    def open(self, path: Path, stack: ExitStack) -> tuple[Callable[[], object], float]:
+        """What runs one random frame through the model until `stack` ends, and the milliseconds of its second run."""
+        runner = stack.enter_context(open_candidate(path, self.runtime, self.precision, self.threads))
+        infer = one_frame(runner, self.lr_size)
+        infer()
+        start = time.perf_counter()
+        infer()
+        return infer, (time.perf_counter() - start) * 1e3
+
+
+def one_frame(runner: Runner, lr_size: tuple[int, int]) -> Callable[[], Frame]:
+    """Runs a random LR frame of `lr_size`, (height, width), through the model; always the same one."""
+    channels = 3 if runner.metadata.color == "rgb" else 1
+    frame = np.random.default_rng(0).random((1, channels, *lr_size), np.float32)
+    return lambda: runner.infer(frame)
+
+
+def measure_bundle(
+    folder: Path,
+    bundle: Bundle,
+    setting: Setting,
+    seconds: float,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> dict[str, Any]:
+    """What this device makes of a `bundle` whose files lie in `folder`; every value is one of JSON.
+
+    "groups" lists the timings of a few models by file, and that of the calibration among them; "skipped" says why the
+    others were not timed. seconds: after which no group begins.
+    Raises RuntimeMissing, ModelUnreadable, and DeployError where no model is fast enough.
+    """
+    deadline = time.monotonic() + seconds
+    facts = {"device": device_facts(setting.runtime), "versions": runtime_versions(setting.runtime)}
+    total = len(bundle.models)
+    groups: list[dict[str, Any]] = []
+    skipped: dict[str, str] = {}
+    hopeless = math.inf
+    with ExitStack() as stack:
+        calibration = setting.open(folder / bundle.calibration.file, stack)
+        for at in range(0, total, GROUP):
+            if (left := deadline - time.monotonic()) <= 0:
+                skipped |= {model.file: "no time was left" for model in bundle.models[at:]}
+                break
+            here = [model for model in bundle.models[at : at + GROUP] if model.macs <= hopeless]
+            share = left / math.ceil((total - at) / GROUP)
+            timings, slow = _time_group(folder, here, setting, calibration, share)
+            skipped |= {model.file: "too many MACs" for model in bundle.models[at : at + GROUP] if model not in here}
+            skipped |= {model.file: f"takes {slow[model.file]:.0f} ms" for model in here if model.file in slow}
+            hopeless = min(hopeless, *(HOPELESS * model.macs for model in here if model.file in slow), math.inf)
+            if not timings:
+                continue
+            rows = {name: asdict(timing) for name, timing in timings.items()}
+            groups.append({"calibration": rows.pop(CALIBRATION), "models": rows})
+            if on_progress is not None:
+                done, left = min(at + GROUP, total), max(deadline - time.monotonic(), 0)
+                guess = (seconds - left) / done * (total - done)
+                on_progress(Progress(done, total, [*timings.values()][-1].median_ms, min(left, guess)))
+    if not groups:
+        height, width = bundle.lr_size
+        raise DeployError(f"no model takes less than {SLOWEST_MS:g} ms for {height}x{width}; take a smaller LR size")
+    return {
+        "schema": SCHEMA,
+        "bundle": bundle.to_dict(),
+        "runtime": setting.runtime,
+        "precision": setting.precision,
+        "threads": setting.threads,
+        **facts,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "groups": groups,
+        "skipped": skipped,
+    }
+
+
+def _time_group(
+    folder: Path,
+    models: Sequence[Model],
+    setting: Setting,
+    calibration: tuple[Callable[[], object], float],
+    seconds: float,
+) -> tuple[dict[str, Timing], dict[str, float]]:
+    """Timings of the models and of the calibration, unless it would stand alone; and milliseconds of those too slow."""
+    begun = time.monotonic()
+    slow: dict[str, float] = {}
+    with ExitStack() as stack:
+        work = {CALIBRATION: calibration[0]}
+        round_ms = calibration[1]
+        for model in models:
+            infer, ms = setting.open(folder / model.file, stack)
+            if ms > SLOWEST_MS:
+                slow[model.file] = ms
+                continue
+            work[model.file] = infer
+            round_ms += ms
+        if len(work) == 1:
+            return {}, slow
+        fitting = int((seconds - (time.monotonic() - begun)) * 1e3 / round_ms) - 1  # and one to warm up
+        return time_interleaved(work, min(max(fitting, ROUNDS[0]), ROUNDS[1]), warmup=1), slow
+
+
+def write_result(path: Path, result: dict[str, Any]) -> None:
+    """Writes JSON, at once or not at all. Raises DeployError where it cannot."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise DeployError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures one bundle. Ends with a line on stderr and exit code 1 where it cannot."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.measure", description="Time the models of a bundle here.")
+    parser.add_argument("bundle", type=Path, help="what `sr-pipeline profile --bundle` wrote, as a zip or unpacked")
+    parser.add_argument("-o", "--output", type=Path, default=Path("result.json"), help="(default: %(default)s)")
+    parser.add_argument("--runtime", choices=RUNTIMES, help="(default: what the bundle was made for)")
+    parser.add_argument("--precision", choices=PRECISIONS, help="(default: what the bundle was made for)")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="of one operator (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="time limit (default: %(default)g)")
+    given = parser.parse_args(arguments)
+    try:
+        with open_bundle(given.bundle) as (folder, bundle):
+            runtime, precision = given.runtime or bundle.runtime, given.precision or bundle.precision
+            setting = Setting(runtime, precision, bundle.lr_size, given.threads)
+            write_result(given.output, measure_bundle(folder, bundle, setting, 60 * given.minutes, _tell))
+    except DeployError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def _tell(at: Progress) -> None:
+    sys.stderr.write(f"{at.done}/{at.total} models, the latest {at.ms:.1f} ms, about {at.seconds_left:.0f} s left\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Opens an exported model in a runtime and a precision, both by name, and in nothing else."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from deploy.openvino_runner import OpenVinoRunner
+from deploy.runners import ModelUnreadable, OnnxRuntimeRunner, Runner, RuntimeMissing
+
+Backend = Literal[
+    "onnxruntime", "onnxruntime cuda", "onnxruntime tensorrt", "openvino f32", "openvino bf16", "openvino f16"
+]
+
+OPENERS: dict[Backend, Callable[[Path, int | None], Runner]] = {
+    "onnxruntime": OnnxRuntimeRunner,
+    "onnxruntime cuda": partial(OnnxRuntimeRunner, device="cuda"),
+    "onnxruntime tensorrt": partial(OnnxRuntimeRunner, device="tensorrt"),
+    "openvino f32": lambda path, threads: OpenVinoRunner(path, "f32", threads),
+    "openvino bf16": lambda path, threads: OpenVinoRunner(path, "bf16", threads),
+    "openvino f16": lambda path, threads: OpenVinoRunner(path, "f16", threads),
+}
+# (runtime, precision) -> what opens it, and the precision that its model is exported in.
+CANDIDATES: dict[tuple[str, str], tuple[Backend, str]] = {
+    ("onnxruntime", "fp32"): ("onnxruntime", "fp32"),
+    ("onnxruntime", "fp16"): ("onnxruntime", "fp16"),
+    ("onnxruntime", "int8"): ("onnxruntime", "int8"),
+    ("onnxruntime cuda", "fp32"): ("onnxruntime cuda", "fp32"),
+    ("onnxruntime cuda", "fp16"): ("onnxruntime cuda", "fp16"),
+    ("onnxruntime tensorrt", "fp32"): ("onnxruntime tensorrt", "fp32"),
+    ("onnxruntime tensorrt", "fp16"): ("onnxruntime tensorrt", "fp16"),
+    ("openvino", "fp32"): ("openvino f32", "fp32"),
+    ("openvino", "bf16"): ("openvino bf16", "fp32"),
+    ("openvino", "fp16"): ("openvino f16", "fp32"),
+    ("openvino", "int8"): ("openvino f32", "int8"),
+}
+RUNTIMES = tuple(dict.fromkeys(runtime for runtime, _ in CANDIDATES))
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+
+
+def exported_precision(runtime: str, precision: str) -> str:
+    """Precision of the model file that runs as `runtime` `precision`. Raises RuntimeMissing for an unknown pair."""
+    if (runtime, precision) not in CANDIDATES:
+        known = ", ".join(" ".join(pair) for pair in CANDIDATES)
+        raise RuntimeMissing(runtime, f"does not run {precision} here", f"take one of: {known}")
+    return CANDIDATES[runtime, precision][1]
+
+
+def open_candidate(path: Path, runtime: str, precision: str, threads: int | None = None) -> Runner:
+    """Raises RuntimeMissing where the runtime, its device or the pair is absent; ModelUnreadable where the file is no
+    model, or one of another precision."""
+    stored = exported_precision(runtime, precision)
+    runner = OPENERS[CANDIDATES[runtime, precision][0]](path, threads)
+    if (found := runner.metadata.precision) != precision:
+        runner.__exit__(None, None, None)
+        raise ModelUnreadable(f"{path} computes in {found}; {runtime} {precision} needs a model exported in {stored}")
+    return runner
