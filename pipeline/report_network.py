@@ -49,8 +49,14 @@ def search_section(facts: Facts) -> Section:
         f"{seconds['search']:.0f} s ({1e3 * step['search']:.0f} ms a step), training the network that was found "
         f"{seconds['train']:.0f} s ({1e3 * step['train']:.0f} ms a step)."
     )
+    tried: Rows = [
+        (row["architecture"], f"{row['predicted_ms']:.2f}", f"{row['measured_ms']:.2f}")
+        for row in report.get("finalists") or []
+    ]
+    caption = "networks measured on the device of the latency budget, scaled by its calibration"
+    finalists = [Table(("finalist", "predicted ms", "measured ms"), tried, caption)] if tried else []
     if not history:
-        return Section("Search", [Words(told), Words("The figures on the way were not kept.", "faint")])
+        return Section("Search", [Words(told), *finalists, Words("The figures on the way were not kept.", "faint")])
     kinds = (
         ("psnr_y", "PSNR-Y in dB, on images that are watched", None, None),
         ("loss", "running mean of the loss", None, None),
@@ -75,4 +81,4 @@ def search_section(facts: Facts) -> Section:
     )
     if any(row.get("radius") is None for row in history):
         caption += " The radius was not recorded by the version that searched."
-    return Section("Search", [Words(told), Pictures(svgs, caption)])
+    return Section("Search", [Words(told), *finalists, Pictures(svgs, caption)])
