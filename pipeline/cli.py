@@ -287,6 +287,33 @@ def show(run: Path, as_json: bool) -> None:
 
 
 @commands.command()
+@click.argument("runs", nargs=-1, required=True, type=Path, metavar="RUN [RUN ...]")
+@click.option(
+    "-o", "--output", type=Path, metavar="FILE.html", help="Page to write; RUN/report/report.html if not given."
+)
+@click.option(
+    "--peers",
+    type=Path,
+    metavar="FILE",
+    help="JSON list of networks to draw beside; published figures at x2 if not given.",
+)
+@json_option
+def report(runs: tuple[Path, ...], output: Path | None, peers: Path | None, as_json: bool) -> None:
+    """Write what is known of each RUN as one HTML page, and as Markdown beside it.
+
+    Verdict, latency, quality, layers, search, architecture, photographs, and how all was measured. The page needs no
+    network. Several runs are compared first.
+    """
+    from pipeline.report import report as write_report
+
+    told = write_report(runs, output, peers)
+    for path in told["written"]:
+        click.echo(path, err=as_json)
+    if as_json:
+        _print_json(told)
+
+
+@commands.command()
 @click.argument("model", type=Path)
 @click.argument("source", type=Path)
 @click.option("-o", "--output", type=Path, metavar="PATH", help="File or folder to write; beside SOURCE if not given.")

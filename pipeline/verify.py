@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import rmtree
 from typing import Any, get_args
 
 from deploy.engines import Flavour
@@ -21,7 +22,7 @@ from pipeline.backends import (
     open_model,
 )
 from pipeline.budget import Budget, Cost, cost_from_architecture
-from pipeline.comparison import Example, draw_comparison
+from pipeline.comparison import Example, draw_comparison, write_crops
 from pipeline.data import Pair
 from pipeline.errors import BackendMissing, DataError, StaleArtifact
 from pipeline.forms import measure, odd_crop, outputs_and_image
@@ -62,7 +63,7 @@ def verify(
     timed: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, Any]:
-    """Writes RUN/verify with report.json and comparison.png and returns the report, whatever the verdict in it.
+    """Writes RUN/verify with report.json, comparison.png and crops/; returns the report, whatever the verdict in it.
 
     The training form is the reference. Beside it run, on all photographs and in each set on one that is cropped to odd
     sides where none has such: the plain form, on an NVIDIA GPU as well, every exported model in onnxruntime on the CPU
@@ -106,10 +107,13 @@ def verify(
         report |= {"latency": latency, "profile": judged}
         examples = _examples(benchmarks, photographs, deployed, forms[deployed])
     (folder / "manifest.json").unlink(missing_ok=True)
+    rmtree(folder / "crops", ignore_errors=True)
+    report["examples"] = write_crops(folder / "crops", examples)
     write_json(folder / "report.json", report)
     with atomic_path(folder / "comparison.png") as temporary:
         draw_comparison(examples, report["architecture"]).save(temporary)
-    write_manifest(folder, **work, outputs=["report.json", "comparison.png"])
+    crops = [f"crops/{name}" for example in report["examples"] for name in example["files"].values()]
+    write_manifest(folder, **work, outputs=["report.json", "comparison.png", *crops])
     return report
 
 

@@ -1,5 +1,6 @@
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,9 @@ def test_unreadable_report(tmp_path: Path) -> None:
     (tmp_path / "search" / "report.json").write_text("{")
     with pytest.raises(StaleArtifact, match=r"report.json cannot be read"):
         report_of(tmp_path, "search")
+
+
+def test_verdict_of_an_earlier_version_does_not_count(run: Path, change_report: Callable[..., None]) -> None:
+    change_report(run, schema=1)
+    assert "has schema 1" in state_of(run, "verify")["stale"]
+    assert facts_from_run(run)["passed"] is None

@@ -28,7 +28,7 @@ from pipeline.errors import (
 )
 from pipeline.export import export
 from pipeline.latencies import Progress
-from pipeline.manifest import is_current, write_manifest
+from pipeline.manifest import check_outputs, is_current, write_manifest
 from pipeline.network import load_network
 from pipeline.quantise import quantisers
 from pipeline.verdict import Thresholds, error_from_report
@@ -116,6 +116,9 @@ def test_report_holds_every_figure(run: Path) -> None:
     image = report["quality"]["odd"]["images"][0]
     assert (image["name"], image["lr_size"]) == ("noise 2", [21, 19])
     assert list(image["forms"]) == ["training form", *(row["candidate"] for row in report["parity"])]
+    crops = {f"crops/{name}" for example in report["examples"] for name in example["files"].values()}
+    assert (len(report["examples"]), len(crops)) == (3, 12)
+    assert crops <= check_outputs(run / "verify").outputs.keys()
     assert [progress.done for progress in seen] == [1, 2, 3, 4]
     assert seen[-1] == Progress(4, 4, "even/noise 0 cropped to 23x19")
 
