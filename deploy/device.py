@@ -2,7 +2,8 @@
 
 import os
 import platform
-from importlib import import_module
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from deploy.cuda import Gpu
@@ -58,12 +59,10 @@ def usable_cores() -> int:
 def runtime_versions(runtime: str) -> dict[str, str]:
     """Name -> version of the runtime's package, numpy and Python. Raises RuntimeMissing."""
     package = runtime.partition(" ")[0]
-    try:
-        found = str(import_module(package).__version__)
-    except ImportError as error:
-        raise RuntimeMissing(package) from error
-    numpy = str(import_module("numpy").__version__)
-    return {package: found, "numpy": numpy, "python": platform.python_version()}
+    for name in (package, f"{package}-gpu"):
+        with suppress(PackageNotFoundError):
+            return {package: version(name), "numpy": version("numpy"), "python": platform.python_version()}
+    raise RuntimeMissing(package)
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -23,11 +23,15 @@ from deploy.timing import Timing, time_interleaved
 
 SCHEMA = 1
 MINUTES = 8.0
-GROUP = 4  # models that are timed in turns
-ROUNDS = (4, 15)  # of a group, as time allows
+GROUP, BETWEEN = 8, 4  # models that are timed in turns, with the calibration before every fourth
+ROUNDS = (4, 30)  # of a group, as time allows
 SLOWEST_MS = 150.0  # a model that takes longer is left out
 CALIBRATION = "calibration"
 HOPELESS = 2.0  # and so is, unseen, a model with so many times the MACs of one that was left out
+
+
+class TooSlow(DeployError):
+    """No model of the bundle is fast enough here to be timed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +79,9 @@ def measure_bundle(
 ) -> dict[str, Any]:
     """What this device makes of a `bundle` whose files lie in `folder`; every value is one of JSON.
 
-    "groups" lists the timings of a few models by file, and that of the calibration among them; "skipped" says why the
+    "groups" lists the timings of a few models by file, and those of the calibration among them; "skipped" says why the
     others were not timed. seconds: after which no group begins.
-    Raises RuntimeMissing, ModelUnreadable, and DeployError where no model is fast enough.
+    Raises RuntimeMissing, ModelUnreadable, TooSlow.
     """
     deadline = time.monotonic() + seconds
     facts = {"device": device_facts(setting.runtime), "versions": runtime_versions(setting.runtime)}
@@ -100,14 +104,15 @@ def measure_bundle(
             if not timings:
                 continue
             rows = {name: asdict(timing) for name, timing in timings.items()}
-            groups.append({"calibration": rows.pop(CALIBRATION), "models": rows})
+            calibrations = [rows.pop(name) for name in timings if name.startswith(CALIBRATION)]
+            groups.append({"calibrations": calibrations, "models": rows})
             if on_progress is not None:
                 done, left = min(at + GROUP, total), max(deadline - time.monotonic(), 0)
                 guess = (seconds - left) / done * (total - done)
                 on_progress(Progress(done, total, [*timings.values()][-1].median_ms, min(left, guess)))
     if not groups:
         height, width = bundle.lr_size
-        raise DeployError(f"no model takes less than {SLOWEST_MS:g} ms for {height}x{width}; take a smaller LR size")
+        raise TooSlow(f"no model takes less than {SLOWEST_MS:g} ms for a frame of {height}x{width}")
     return {
         "schema": SCHEMA,
         "bundle": bundle.to_dict(),
@@ -128,20 +133,21 @@ def _time_group(
     calibration: tuple[Callable[[], object], float],
     seconds: float,
 ) -> tuple[dict[str, Timing], dict[str, float]]:
-    """Timings of the models and of the calibration, unless it would stand alone; and milliseconds of those too slow."""
+    """Timings of models and calibration, none where no model is fast enough; and the ms of those that are too slow."""
     begun = time.monotonic()
+    work: dict[str, Callable[[], object]] = {}
+    round_ms = 0.0
     slow: dict[str, float] = {}
     with ExitStack() as stack:
-        work = {CALIBRATION: calibration[0]}
-        round_ms = calibration[1]
-        for model in models:
+        for at, model in enumerate(models):
+            if at % BETWEEN == 0:
+                work[f"{CALIBRATION} {at}"], round_ms = calibration[0], round_ms + calibration[1]
             infer, ms = setting.open(folder / model.file, stack)
             if ms > SLOWEST_MS:
                 slow[model.file] = ms
-                continue
-            work[model.file] = infer
-            round_ms += ms
-        if len(work) == 1:
+            else:
+                work[model.file], round_ms = infer, round_ms + ms
+        if len(slow) == len(models):
             return {}, slow
         fitting = int((seconds - (time.monotonic() - begun)) * 1e3 / round_ms) - 1  # and one to warm up
         return time_interleaved(work, min(max(fitting, ROUNDS[0]), ROUNDS[1]), warmup=1), slow

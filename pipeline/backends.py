@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from deploy.bundle import BundleDamaged, BundleUnsafe
 from deploy.engines import Flavour, Shapes, engine_from_onnx, facts_path, json_from_facts
+from deploy.measure import TooSlow
 from deploy.openers import OPENERS, Backend, open_in
 from deploy.runners import DeployError, ModelUnreadable, Runner, RuntimeMissing
 from deploy.tensorrt_runner import TensorRtRunner
@@ -28,7 +30,7 @@ def engine_name(precision: Precision, flavour: Flavour) -> str:
 
 def open_model(path: Path, threads: int | None = None, backend: Backend = "onnxruntime") -> Runner:
     """Raises BackendMissing where the runtime or its device is absent, StaleArtifact where it is no model of ours."""
-    with _errors_of_the_pipeline():
+    with deploy_errors():
         return OPENERS[backend](path, threads)
 
 
@@ -46,7 +48,7 @@ def open_engine(path: Path, onnx_sha256: str) -> Runner:
 
     Raises BackendMissing as `open_model`, StaleArtifact with what differs where it was built for something else.
     """
-    with _errors_of_the_pipeline():
+    with deploy_errors():
         return TensorRtRunner(path, onnx_sha256)
 
 
@@ -58,7 +60,7 @@ def engine_files(
     timing_cache: as `deploy.engines.engine_from_onnx` takes it. Raises BackendMissing, StaleArtifact where the flavour
     does not take the model, ConfigError where the cache cannot be read or written.
     """
-    with tempfile.TemporaryDirectory() as folder, _errors_of_the_pipeline():
+    with tempfile.TemporaryDirectory() as folder, deploy_errors():
         path = Path(folder) / "model.onnx"
         path.write_bytes(model)
         engine, facts = engine_from_onnx(path, shapes, flavour, timing_cache)
@@ -66,7 +68,8 @@ def engine_files(
 
 
 @contextmanager
-def _errors_of_the_pipeline() -> Iterator[None]:
+def deploy_errors() -> Iterator[None]:
+    """What deploy raises inside becomes an error of the pipeline, with what to do."""
     try:
         yield
     except RuntimeMissing as error:
@@ -74,5 +77,9 @@ def _errors_of_the_pipeline() -> Iterator[None]:
         raise BackendMissing(str(error), error.remedy or f"pip install {package}") from error
     except ModelUnreadable as error:
         raise StaleArtifact(str(error), "name a model that `sr-pipeline export` of this version wrote") from error
+    except (BundleDamaged, BundleUnsafe) as error:
+        raise StaleArtifact(str(error), "write the bundle again with `sr-pipeline profile --bundle FILE`") from error
+    except TooSlow as error:
+        raise ConfigError(str(error), "measure with a smaller --lr-size") from error
     except DeployError as error:
         raise ConfigError(str(error), "see that the file can be written, and that the GPU is free") from error

@@ -17,6 +17,19 @@ if TYPE_CHECKING:
     from deploy.engines import Flavour
     from pipeline.backends import Precision
 
+
+class LrSize(click.ParamType[tuple[int, int]]):
+    """(height, width) of "360x640"."""
+
+    name = "HxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        height, times, width = str(value).partition("x")
+        if not (times and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+            self.fail(f"{value!r} is no height x width; expected 360x640", param, ctx)
+        return int(height), int(width)
+
+
 DEFAULT_CONFIG = Path("pipeline.toml")
 INTERRUPTED = 130
 
@@ -194,6 +207,75 @@ def run_all(
     stages.export_run(run, {"fp32", "fp16"})
     stages.verify_run(run, settings)
     _tell(run, as_json, judge=True)
+
+
+@commands.command()
+@click.argument("name", required=False)
+@click.option(
+    "--runtime",
+    type=click.Choice(["onnxruntime", "onnxruntime cuda", "onnxruntime tensorrt", "openvino"]),
+    default="onnxruntime",
+    show_default=True,
+)
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "bf16", "int8"]), default="fp32", show_default=True)
+@click.option("--lr-size", type=LrSize(), metavar="HxW", help="LR frame to time; that of the settings if not given.")
+@click.option("--threads", type=click.IntRange(1), help="Of one operator; one for each core if not given.")
+@click.option(
+    "--minutes", type=click.FloatRange(0, min_open=True), default=8, show_default=True, help="Time limit, about."
+)
+@click.option(
+    "--bundle",
+    type=Path,
+    metavar="ZIP",
+    help="Measure nothing; write what another device measures itself with, with neither torch nor sr-pipeline.",
+)
+@click.option(
+    "--import",
+    "result",
+    type=Path,
+    metavar="JSON",
+    help="Measure nothing; take what another device found. With --bundle, it has to be the result of that one.",
+)
+@config_option
+@set_option
+@json_option
+def profile(
+    name: str | None,
+    runtime: str,
+    precision: str,
+    lr_size: tuple[int, int] | None,
+    threads: int | None,
+    minutes: float,
+    bundle: Path | None,
+    result: Path | None,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Measure how long networks take on a device.
+
+    Times networks of the edge space, of the scale and the colour of the settings, and writes profiles/NAME.toml, which
+    a latency budget names. Leave the machine alone meanwhile.
+    """
+    settings = _settings(config, overrides)
+    from pipeline import profiling
+    from pipeline.terminal import console, profile_table
+
+    if result is None and bundle is not None:
+        task = profiling.task_from_settings(settings, lr_size)
+        profiling.profile_bundle(bundle, task, runtime, precision, minutes)
+        click.echo(bundle, err=as_json)
+        if as_json:
+            _print_json({"bundle": str(bundle)})
+        return
+    if result is None:
+        task = profiling.task_from_settings(settings, lr_size)
+        path, made = profiling.profile_here(name, task, runtime, precision, threads, minutes)
+    else:
+        path, made = profiling.profile_import(name, result, bundle)
+    console(stderr=as_json).print(profile_table(made, path))
+    if as_json:
+        _print_json({"profile": str(path), "name": made.name, "candidate": made.candidate, "networks": len(made.rows)})
 
 
 @commands.command()

@@ -35,6 +35,7 @@ FIELDS: dict[str, type] = {  # in the order of the file
     "calibration": dict,
     "rows": list,
 }
+DECIMALS = 4  # of milliseconds
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 Size = tuple[int, int]
@@ -102,6 +103,13 @@ class DeviceProfile:
     @property
     def candidate(self) -> str:
         return f"{self.runtime} {self.precision}"
+
+
+def scaled(timing: Timing, factor: float) -> Timing:
+    """The timing of a machine that is so many times as slow."""
+    quantiles = (timing.median_ms, timing.p10_ms, timing.p90_ms, timing.p99_ms)
+    median_ms, p10_ms, p90_ms, p99_ms = (round(value * factor, DECIMALS) for value in quantiles)
+    return Timing(median_ms, p10_ms, p90_ms, p99_ms, timing.runs)
 
 
 def profile_path(name: str) -> Path:

@@ -12,7 +12,12 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.architecture import summary
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.profile import DeviceProfile, Row
     from pipeline.training import Progress
 
 UNITS = ((10**9, "G"), (10**6, "M"), (10**3, "K"))
@@ -68,7 +73,7 @@ class ProgressBar:
             self._bar.reset(self._task, total=total, completed=done, description=label, figures=figures)
             self._bar.start()
             self._started = True
-        self._bar.update(self._task, description=label, completed=done, figures=figures)
+        self._bar.update(self._task, description=label, completed=done, total=total, figures=figures)
         if self._console.is_terminal or (done < total and time.monotonic() - self._noted < PAUSE):
             return
         self._noted = time.monotonic()
@@ -118,6 +123,36 @@ def run_table(facts: Mapping[str, Any]) -> Table:
     for name, value in rows.items():
         table.add_row(Text(name, "bold"), value)
     return table
+
+
+def profile_table(profile: "DeviceProfile", path: "Path") -> Table:
+    """What a device profile holds, one fact a row."""
+    of, height_width = profile, f"{profile.lr_size[0]}x{profile.lr_size[1]}"
+    times = sorted(row.timing.median_ms for row in of.rows)
+    spreads = sorted((row.timing.p90_ms - row.timing.p10_ms) / row.timing.median_ms for row in of.rows)
+    extremes = [next(row for row in of.rows if row.timing.median_ms == ms) for ms in (times[0], times[-1])]
+    rows = {
+        "device": ", ".join(f"{name} {value}" for name, value in of.device.items() if value),
+        "runtime": f"{of.candidate}, {of.threads} threads; "
+        + ", ".join(f"{name} {text}" for name, text in of.versions.items()),
+        "frame": f"x{of.scale} {of.color}, LR {height_width}",
+        "calibration": _row_line(of.calibration),
+        "networks": f"{len(of.rows)}, {times[len(times) // 2]:.1f} ms in the median",
+        "fastest": _row_line(extremes[0]),
+        "slowest": _row_line(extremes[1]),
+        "spread": f"p10 to p90 is {spreads[len(spreads) // 2]:.1%} of the median time in the middle of the networks, "
+        f"{spreads[-1]:.1%} at most",
+        "file": str(path),
+    }
+    table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1))
+    for name, value in rows.items():
+        table.add_row(Text(name, "bold"), Text(value))
+    return table
+
+
+def _row_line(row: "Row") -> str:
+    timing = row.timing
+    return f"{timing.median_ms:.2f} ms ({timing.p10_ms:.2f} to {timing.p90_ms:.2f}): {summary(row.architecture)}"
 
 
 def _cost_line(used: int, bound: int | None, where: str) -> Text:

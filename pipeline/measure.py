@@ -1,0 +1,108 @@
+"""Measures this machine for a device profile, and against one: its calibration now, and single networks."""
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from deploy.device import device_facts, runtime_versions
+from deploy.measure import SLOWEST_MS, Progress, Setting, measure_bundle
+from deploy.timing import Timing, time_interleaved
+from pipeline.architecture import Architecture
+from pipeline.backends import deploy_errors
+from pipeline.budget import cost_from_architecture
+from pipeline.draw import draw_architectures
+from pipeline.profile import DeviceProfile, scaled
+from pipeline.result import profile_from_result
+from pipeline.workload import Task, calibration_architecture, model_from_architecture, write_workload
+
+SEED, NETWORKS = 0, 160
+ROUNDS = 20
+DRIFT = 0.15  # change of the calibration beyond which a machine is not what it was
+HERE = ("gpu", "cpu", "cores", "features")  # facts that make a device
+
+
+def drawn_architectures(task: Task, macs: float) -> list[Architecture]:
+    """The networks of a profile: spread over the `edge` space up to `macs` for one LR frame. Always the same."""
+    return draw_architectures(
+        NETWORKS,
+        SEED,
+        scale=task.scale,
+        color=task.color,
+        lr_size=task.lr_size,
+        macs=(1, macs),
+        activation=task.activation,
+        unshuffle=task.unshuffle,
+    )
+
+
+def measure_device(
+    name: str,
+    task: Task,
+    runtime: str,
+    precision: str,
+    threads: int,
+    seconds: float,
+    on_written: Callable[[int, int], None] | None = None,
+    on_measured: Callable[[Progress], None] | None = None,
+) -> DeviceProfile:
+    """The profile of this machine. seconds: in all, about.
+
+    on_written, on_measured: told of the models as they are made, and then timed.
+    Raises BackendMissing; ConfigError where nothing of the space is fast enough.
+    """
+    deadline = time.monotonic() + seconds
+    setting = Setting(runtime, precision, task.lr_size, threads)
+    calibration = calibration_architecture(task)
+    with deploy_errors(), tempfile.TemporaryDirectory() as folder:
+        usual_ms = _timings(setting, {"calibration": calibration})["calibration"].median_ms
+        reach = cost_from_architecture(calibration, task.lr_size).macs * max(SLOWEST_MS / usual_ms, 1)
+        drawn = drawn_architectures(task, reach)
+        bundle = write_workload(Path(folder), task, drawn, runtime, precision, on_written)
+        result = measure_bundle(Path(folder), bundle, setting, deadline - time.monotonic(), on_measured)
+    return profile_from_result(name, result)
+
+
+def measure_drift(profile: DeviceProfile) -> float:
+    """Time of the calibration on this machine now, over that in the profile. Raises BackendMissing."""
+    calibration = profile.calibration
+    now = _timings(_setting(profile), {"calibration": calibration.architecture})["calibration"]
+    return now.median_ms / calibration.timing.median_ms
+
+
+def measure_architecture(profile: DeviceProfile, architecture: Architecture) -> Timing:
+    """Time of a network here, as it was on the machine of the profile: scaled by the calibration, timed beside it.
+
+    Raises BackendMissing.
+    """
+    both = {"calibration": profile.calibration.architecture, "network": architecture}
+    timings = _timings(_setting(profile), both)
+    return scaled(timings["network"], profile.calibration.timing.median_ms / timings["calibration"].median_ms)
+
+
+def is_this_device(profile: DeviceProfile) -> list[str]:
+    """What differs between the profile's device and this machine, one line each; nothing where it is the same one.
+
+    Compared are processor, usable cores, features and GPU, and the version of the runtime. Raises BackendMissing.
+    """
+    with deploy_errors():
+        facts, versions = device_facts(profile.runtime), runtime_versions(profile.runtime)
+    package = profile.runtime.partition(" ")[0]
+    pairs = {name: (profile.device.get(name), facts.get(name)) for name in HERE}
+    pairs[package] = (profile.versions.get(package), versions[package])
+    return [f"{name} is {here}, was {was}" for name, (was, here) in pairs.items() if was != here]
+
+
+def _setting(profile: DeviceProfile) -> Setting:
+    return Setting(profile.runtime, profile.precision, profile.lr_size, profile.threads)
+
+
+def _timings(setting: Setting, architectures: Mapping[str, Architecture]) -> dict[str, Timing]:
+    with deploy_errors(), tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        work = {}
+        for name, architecture in architectures.items():
+            path = Path(folder) / f"{name}.onnx"
+            path.write_bytes(model_from_architecture(architecture, setting.runtime, setting.precision))
+            work[name], _ = setting.open(path, stack)
+        return time_interleaved(work, ROUNDS)

@@ -1,0 +1,85 @@
+"""Drives the making of a device profile: here, or by way of a bundle; shows progress and writes the file."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from deploy.device import device_facts, usable_cores
+from pipeline.backends import deploy_errors
+from pipeline.bundle import write_bundle
+from pipeline.config import Settings
+from pipeline.errors import ConfigError
+from pipeline.manifest import claim
+from pipeline.measure import drawn_architectures, measure_device
+from pipeline.profile import DeviceProfile, profile_path, save_profile
+from pipeline.result import profile_from_result, read_result
+from pipeline.terminal import ProgressBar, note
+from pipeline.workload import Task
+
+BUNDLE_MACS = 40e9  # of the largest networks in a bundle: a device leaves out what is too slow for it
+
+
+def task_from_settings(settings: Settings, lr_size: tuple[int, int] | None) -> Task:
+    """lr_size: (height, width), or None for that of the budget. Raises ConfigError where it does not suit unshuffle."""
+    task, search = settings.task, settings.search
+    size, unshuffle = lr_size or settings.budget.lr_size, search.unshuffle
+    if any(side % unshuffle for side in size):
+        raise ConfigError(
+            f"LR size {size[0]}x{size[1]} is no multiple of unshuffle {unshuffle}", "name another with --lr-size"
+        )
+    return Task(task.scale, task.color, size, search.activation, unshuffle)
+
+
+def profile_here(
+    name: str | None, task: Task, runtime: str, precision: str, threads: int | None, minutes: float
+) -> tuple[Path, DeviceProfile]:
+    """Measures this machine. name: of the profile; None for one made of processor, runtime and precision.
+
+    Raises BackendMissing, ConfigError.
+    """
+    with deploy_errors():
+        name = name or _name(device_facts(runtime), runtime, precision)
+    claim(profile_path(name).parent)
+    threads, (height, width) = threads or usable_cores(), task.lr_size
+    note(f"profile: {runtime} {precision}, {threads} threads, LR {height}x{width}; {minutes:g} minutes at most")
+    with ProgressBar("models") as bar:
+        profile = measure_device(
+            name,
+            task,
+            runtime,
+            precision,
+            threads,
+            60 * minutes,
+            on_written=bar,
+            on_measured=lambda at: bar(at.done, at.total, f"{at.ms:.1f} ms", "networks"),
+        )
+    return _saved(profile)
+
+
+def profile_bundle(path: Path, task: Task, runtime: str, precision: str, minutes: float) -> None:
+    """Writes the bundle that a device measures itself with. Raises BackendMissing, ConfigError."""
+    architectures = drawn_architectures(task, BUNDLE_MACS)
+    with ProgressBar("models") as bar:
+        write_bundle(path, task, architectures, runtime, precision, minutes, bar)
+
+
+def profile_import(name: str | None, result: Path, bundle: Path | None = None) -> tuple[Path, DeviceProfile]:
+    """Makes the profile of a device from its result. bundle: what it has to be the result of.
+
+    Raises ConfigError, StaleArtifact.
+    """
+    profile = profile_from_result(name or "", read_result(result, bundle))
+    return _saved(profile if name else replace(profile, name=_name(profile.device, profile.runtime, profile.precision)))
+
+
+def _name(device: Mapping[str, str], runtime: str, precision: str) -> str:
+    """A name for a file: "intel-r-core-i5-onnxruntime-fp32"."""
+    words = f"{device.get('gpu') or device.get('cpu')} {runtime} {precision}"
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+
+
+def _saved(profile: DeviceProfile) -> tuple[Path, DeviceProfile]:
+    path = profile_path(profile.name)
+    save_profile(path, profile)
+    return path, profile

@@ -1,0 +1,97 @@
+"""Makes a device profile of what `deploy.measure` found on a device."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from deploy.bundle import Bundle, bundle_from_dict, open_bundle
+from deploy.measure import SCHEMA
+from deploy.timing import Timing
+from pipeline.architecture import architecture_from_dict
+from pipeline.backends import deploy_errors
+from pipeline.errors import ConfigError, StaleArtifact
+from pipeline.profile import DECIMALS, DeviceProfile, Row, scaled
+from pipeline.workload import calibration_architecture, model_from_architecture, task_from_architecture
+
+AGAIN = "write a bundle with `sr-pipeline profile --bundle FILE`, measure it, and import its result"
+
+
+def read_result(path: Path, bundle: Path | None = None) -> dict[str, Any]:
+    """What `python -m deploy.measure` wrote at `path`. bundle: the zip or folder that it has to be a result of.
+
+    Raises ConfigError where there is no file, StaleArtifact where it is damaged, of another schema, or of other models
+    than the bundle or this version of sr-pipeline has.
+    """
+    try:
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if (schema := result["schema"]) != SCHEMA:
+            raise StaleArtifact(f"{path} has schema {schema}, this version reads schema {SCHEMA}", AGAIN)
+        found = _bundle(result)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", "name the result.json of a device") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise StaleArtifact(f"{path} is no result of `python -m deploy.measure`: {error!r}", AGAIN) from error
+    if bundle is not None:
+        with deploy_errors(), open_bundle(bundle) as (_, expected):
+            if found.sha256 != expected.sha256:
+                raise StaleArtifact(f"{path} is the result of another bundle than {bundle}", AGAIN)
+    calibration = architecture_from_dict(found.calibration.architecture)
+    exported = model_from_architecture(calibration, found.runtime, found.precision)
+    if hashlib.sha256(exported).hexdigest() != found.calibration.sha256:
+        raise StaleArtifact(f"{path} is of models that this version of sr-pipeline exports differently", AGAIN)
+    return result
+
+
+def profile_from_result(name: str, result: Mapping[str, Any]) -> DeviceProfile:
+    """The profile of the device that a result is of.
+
+    Times are scaled to the usual calibration, the median over all groups, by that of their own group.
+    Raises StaleArtifact where the result is damaged.
+    """
+    try:
+        bundle = _bundle(result)
+        architectures = {model.file: architecture_from_dict(model.architecture) for model in bundle.models}
+        calibrations = [_typical([Timing(**one) for one in group["calibrations"]]) for group in result["groups"]]
+        usual = median(timing.median_ms for timing in calibrations)
+        rows = [
+            Row(architectures[file], scaled(Timing(**timing), usual / calibration.median_ms))
+            for group, calibration in zip(result["groups"], calibrations, strict=True)
+            for file, timing in group["models"].items()
+        ]
+        calibration = architecture_from_dict(bundle.calibration.architecture)
+        task = task_from_architecture(calibration, bundle.lr_size)
+        if calibration != calibration_architecture(task):
+            raise ValueError("it has another calibration workload")
+        return DeviceProfile(
+            name=name,
+            runtime=str(result["runtime"]),
+            precision=str(result["precision"]),
+            lr_size=task.lr_size,
+            threads=int(result["threads"]),
+            scale=task.scale,
+            color=task.color,
+            activation=task.activation,
+            unshuffle=task.unshuffle,
+            device={str(key): str(value) for key, value in result["device"].items()},
+            versions={str(key): str(value) for key, value in result["versions"].items()},
+            created=str(result["created"]),
+            calibration=Row(calibration, _typical(calibrations)),
+            rows=tuple(rows),
+        )
+    except (AttributeError, ArithmeticError, KeyError, TypeError, ValueError) as error:
+        raise StaleArtifact(f"the result of the device is damaged: {error}", AGAIN) from error
+
+
+def _bundle(result: Mapping[str, Any]) -> Bundle:
+    with deploy_errors():
+        return bundle_from_dict(result["bundle"])
+
+
+def _typical(timings: list[Timing]) -> Timing:
+    """The median of each quantile over all groups."""
+    quantiles = zip(*((one.median_ms, one.p10_ms, one.p90_ms, one.p99_ms) for one in timings), strict=True)
+    median_ms, p10_ms, p90_ms, p99_ms = (round(median(values), DECIMALS) for values in quantiles)
+    return Timing(median_ms, p10_ms, p90_ms, p99_ms, sum(one.runs for one in timings))
