@@ -39,7 +39,7 @@ def open_named(path: Path, runtime: str) -> Runner:
 
     Raises as `open_model`.
     """
-    with _errors_of_the_pipeline():
+    with deploy_errors():
         return open_in(path, runtime)
 
 
