@@ -32,7 +32,7 @@ from pipeline.verify import verify, verify_work
 
 SMALLEST = 16  # LR pixels on a side of a benchmark image: SSIM needs a window of 11 inside the border
 DEFAULT: tuple[Precision, ...] = ("fp32", "fp16")
-PROFILE = "profile"  # of the device, in the manifest
+PROFILE = "profile.toml"  # of the device, in the manifest
 CALIBRATION = "calibration/"  # before the names of the folders that int8 was calibrated on, in the manifest
 
 

@@ -8,8 +8,9 @@ import pytest
 from pipeline.budget import Budget
 from pipeline.errors import ConfigError, StaleArtifact
 from pipeline.export import export
-from pipeline.manifest import write_json
+from pipeline.manifest import read_manifest, write_json, write_manifest
 from pipeline.runs import VERDICT, budget_of_run, facts_from_run, report_of, state_of
+from pipeline.verdict import SCHEMA
 
 
 @pytest.fixture
@@ -45,6 +46,15 @@ def test_verdict_on_an_older_export_does_not_count(run: Path) -> None:
     facts = facts_from_run(run)
     assert facts["stages"]["export"]["outputs"] == ["plain.safetensors", "model.fp16.onnx"]
     assert "export/model.onnx was written again since" in facts["stages"]["verify"]["stale"]
+    assert facts["passed"] is None
+
+
+def test_verdict_of_another_version_does_not_count(run: Path) -> None:
+    folder, manifest = run / "verify", read_manifest(run / "verify")
+    write_json(folder / "report.json", report_of(run, "verify") | {"schema": 1})
+    write_manifest(folder, inputs=manifest.inputs, settings=manifest.settings, outputs=[*manifest.outputs])
+    facts = facts_from_run(run)
+    assert facts["stages"]["verify"]["stale"] == f"its report has schema 1, this version reads schema {SCHEMA}"
     assert facts["passed"] is None
 
 
