@@ -85,10 +85,11 @@ def check(
     benchmarks: dict[str, list[Pair]] = BENCHMARKS,
     budget: Budget = FREE,
     thresholds: Thresholds = LENIENT,
+    timed: bool = False,
     **others: Any,
 ) -> dict[str, Any]:
     """Verifies `run`; what is returned is what was written."""
-    report = verify(run, benchmarks, budget, thresholds, **{"inputs": {"photographs": "ab"}, "timed": False} | others)
+    report = verify(run, benchmarks, budget, thresholds, inputs={"photographs": "ab"}, timed=timed, **others)
     written = (run / "verify" / "report.json").read_text()
     assert json.loads(written) == json.loads(json.dumps(report, allow_nan=False))
     return report
