@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from deploy.engines import Flavour, Shapes
+from deploy.engine_facts import Flavour, Shapes
 from deploy.runners import Frame
 from deploy.upscale import TILE
 from pipeline.architecture import Architecture, architecture_from_dict

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
-from deploy.engines import Flavour
+from deploy.engine_facts import Flavour
 from deploy.openers import Backend
 from deploy.resample import upscale as bicubic
 from deploy.runners import Runner
