@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal, cast
 
 from deploy.bundle import BundleDamaged, BundleUnsafe
-from deploy.engines import Flavour, Shapes, engine_from_onnx, facts_path, json_from_facts
+from deploy.engine_facts import Flavour, Shapes, facts_path, json_from_facts
+from deploy.engines import engine_from_onnx
 from deploy.measure import TooSlow
 from deploy.openers import OPENERS, Backend, exported_precision, open_in
 from deploy.runners import DeployError, ModelUnreadable, Runner, RuntimeMissing

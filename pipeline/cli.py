@@ -14,7 +14,7 @@ from pipeline.config import Settings, load_settings
 from pipeline.errors import ConfigError, PipelineError
 
 if TYPE_CHECKING:
-    from deploy.engines import Flavour
+    from deploy.engine_facts import Flavour
     from pipeline.backends import Precision
 
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from deploy.engines import Flavour, Shapes
+from deploy.engine_facts import Flavour, Shapes
 from deploy.openers import exported_precision
 from deploy.runners import Frame
 from deploy.upscale import TILE

@@ -9,7 +9,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, get_args
 
-from deploy.engines import Flavour
+from deploy.engine_facts import Flavour
 from deploy.openers import Backend
 from deploy.resample import upscale as bicubic
 from deploy.runners import Runner

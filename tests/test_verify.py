@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
-from deploy.engines import Shapes
+from deploy.engine_facts import Shapes
 from deploy.resample import downscale, upscale
 from pipeline.architecture import Architecture, Cell
 from pipeline.backends import Precision
