@@ -31,7 +31,7 @@ def engine_name(precision: Precision, flavour: Flavour) -> str:
 def open_model(path: Path, threads: int | None = None, backend: Backend = "onnxruntime") -> Runner:
     """Raises BackendMissing where the runtime or its device is absent, StaleArtifact where it is no model of ours."""
     with deploy_errors():
-        return OPENERS[backend](path, threads)
+        return OPENERS[backend](path, threads=threads)
 
 
 def open_engine(path: Path, onnx_sha256: str) -> Runner:
