@@ -40,7 +40,7 @@ def engine_name(precision: Precision, flavour: Flavour) -> str:
 def open_model(path: Path, threads: int | None = None, backend: Backend = "onnxruntime") -> Runner:
     """Raises BackendMissing where the runtime or its device is absent, StaleArtifact where it is no model of ours."""
     with deploy_errors():
-        return OPENERS[backend](path, threads)
+        return OPENERS[backend](path, threads=threads)
 
 
 def open_named(path: Path, runtime: str) -> Runner:

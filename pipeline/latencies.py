@@ -8,7 +8,7 @@ from typing import Any
 from deploy.device import device_facts, usable_cores
 from deploy.measure import one_frame
 from deploy.openers import CANDIDATES
-from deploy.probe import probe_in_own_process
+from deploy.probe import measure_model_apart
 from deploy.runners import Runner
 from deploy.timing import time_interleaved
 from pipeline.backends import candidate_model, deploy_errors
@@ -29,13 +29,13 @@ class Progress:
     doing: str
 
 
-def latency_rows(
+def time_forms(
     forms: Mapping[str, Runner], export: Path, lr_size: Size, on_progress: Callable[[Progress], None] | None = None
-) -> list[dict[str, Any]]:
-    """One row of JSON values for each form, "<runtime> <precision>", on a random frame of `lr_size`.
+) -> tuple[list[dict[str, Any]], dict[str, list[dict[str, Any]]]]:
+    """One row of JSON values for each form, "<runtime> <precision>", on a random frame of `lr_size`; and its layers.
 
-    All are timed in turns in this process. What a model of the folder `export` takes to start, and its memory, comes
-    from a process of its own; None for what is no ONNX model. Raises BackendMissing.
+    All are timed in turns in this process. What a model of the folder `export` takes to start, its memory and the time
+    of its layers come from a process of its own; there are none for what is no ONNX model. Raises BackendMissing.
     """
     work = {name: one_frame(runner, lr_size) for name, runner in forms.items()}
     round_seconds = sum(timing.median_ms for timing in time_interleaved(work, rounds=1, warmup=1).values()) / 1e3
@@ -46,14 +46,16 @@ def latency_rows(
             on_progress(Progress(done, total, "latency, all forms in turns"))
 
     timings = time_interleaved(work, rounds, on_round=tell)
-    rows = []
+    rows, layers = [], {}
     for name, timing in timings.items():
         runtime, _, precision = name.rpartition(" ")
         started = dict.fromkeys(STARTED)
         if (runtime, precision) in CANDIDATES:
             with deploy_errors():
                 path = export / candidate_model(runtime, precision)
-                started = probe_in_own_process(path, runtime, precision, lr_size, None)
+                alone = measure_model_apart(path, runtime, precision, lr_size, runs=ROUNDS[0])
+            started = {figure: alone[figure] for figure in STARTED}
+            layers[name] = alone["layers"]
         facts = device_facts(runtime)
         row = {
             "candidate": name,
@@ -64,4 +66,4 @@ def latency_rows(
             "threads": usable_cores(),
         }
         rows.append({**row, **asdict(timing), **started})
-    return rows
+    return rows, layers

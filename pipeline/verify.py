@@ -26,7 +26,7 @@ from pipeline.comparison import Example, draw_comparison, write_crops
 from pipeline.data import Pair
 from pipeline.errors import BackendMissing, DataError, StaleArtifact
 from pipeline.forms import measure, odd_crop, outputs_and_image
-from pipeline.latencies import Progress, latency_rows
+from pipeline.latencies import Progress, time_forms
 from pipeline.manifest import atomic_path, check_outputs, claim, write_json, write_manifest
 from pipeline.network import Network, fvcore_cost, load_network
 from pipeline.target import Target
@@ -92,7 +92,9 @@ def verify(
             judged = target.judge(plain.architecture, run, budget)
             cost = replace(cost, latency_ms=judged["latency_ms"])
         photographs = _measure_all(benchmarks, forms, on_progress)
-        latency = latency_rows(_exported(forms), run / "export", budget.lr_size, on_progress) if timed else None
+        latency, layers = [], {}
+        if timed:
+            latency, layers = time_forms(_exported(forms), run / "export", budget.lr_size, on_progress)
         deployed = next(name for name in forms if name.startswith("onnx"))
         report = report_from_measurements(
             plain.architecture,
@@ -104,7 +106,7 @@ def verify(
             thresholds,
             not_run,
         )
-        report |= {"latency": latency, "profile": judged}
+        report |= {"latency": latency, "layers": layers, "profile": judged}
         examples = _examples(benchmarks, photographs, deployed, forms[deployed])
     (folder / "manifest.json").unlink(missing_ok=True)
     rmtree(folder / "crops", ignore_errors=True)
