@@ -37,6 +37,8 @@ def time_forms(
     All are timed in turns in this process. What a model of the folder `export` takes to start, its memory and the time
     of its layers come from a process of its own; there are none for what is no ONNX model. Raises BackendMissing.
     """
+    if not forms:
+        return [], {}
     work = {name: one_frame(runner, lr_size) for name, runner in forms.items()}
     round_seconds = sum(timing.median_ms for timing in time_interleaved(work, rounds=1, warmup=1).values()) / 1e3
     rounds = int(min(max(SECONDS / round_seconds, ROUNDS[0]), ROUNDS[1]))

@@ -92,9 +92,8 @@ def verify(
             judged = target.judge(plain.architecture, run, budget)
             cost = replace(cost, latency_ms=judged["latency_ms"])
         photographs = _measure_all(benchmarks, forms, on_progress)
-        latency, layers = [], {}
-        if timed:
-            latency, layers = time_forms(_exported(forms), run / "export", budget.lr_size, on_progress)
+        exported = _exported(forms) if timed else {}
+        latency, layers = time_forms(exported, run / "export", budget.lr_size, on_progress)
         deployed = next(name for name in forms if name.startswith("onnx"))
         report = report_from_measurements(
             plain.architecture,
