@@ -163,7 +163,8 @@ def _state_line(state: Mapping[str, Any]) -> Text:
         return Text(f"stale: {state['stale']}", "yellow")
     if not state["finished"]:
         return Text("not yet", "dim")
-    return Text(f"{', '.join(state['outputs'])} ({state['finished']})")
+    folders = dict.fromkeys(f"{name.partition('/')[0]}{'/' if '/' in name else ''}" for name in state["outputs"])
+    return Text(f"{', '.join(folders)} ({state['finished']})")
 
 
 def _quality_table(sets: Mapping[str, Mapping[str, Any]], total: Mapping[str, Any], deployed: str) -> Table:

@@ -101,7 +101,7 @@ def test_report_holds_every_figure(run: Path) -> None:
     assert (report["passed"], error_from_report(report)) == (True, None)
     assert report["architecture_id"] == ARCHITECTURE.id
     cost = cost_from_architecture(ARCHITECTURE, (360, 640))
-    assert report["cost"] == {"macs": cost.macs, "params": cost.params}
+    assert report["cost"] == {"macs": cost.macs, "params": cost.params, "latency_ms": None}
     assert {name: entry["photographs"] for name, entry in report["quality"].items()} == {"even": 2, "odd": 1}
     candidates = [row["candidate"] for row in report["parity"]]
     assert candidates[:3] == ["plain form", "onnxruntime fp32", "onnxruntime fp16"]
