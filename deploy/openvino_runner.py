@@ -1,6 +1,7 @@
 """Runs an exported model in OpenVINO on the CPU, in a precision that is always named."""
 
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,6 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
+from xml.etree import ElementTree
+
+import numpy as np
 
 from deploy.onnx_properties import properties_from_onnx
 from deploy.runners import Frame, Layer, ModelUnreadable, RuntimeMissing, first_line, metadata_from_properties
@@ -24,7 +28,8 @@ SHAPES = 8  # compiled networks that are kept, one for each shape of a frame
 class OpenVinoRunner:
     """OpenVINO on the CPU. A network is compiled for each shape of a frame: fixed shapes run up to twice as fast.
 
-    precision: of everything that the model does not hold as INT8. Left to itself OpenVINO takes what is fastest.
+    precision: of everything that the model does not hold as INT8. Left to itself OpenVINO takes what is fastest. Below
+        f32 the convolutions that read the frame stay in f32: 8 bits of mantissa are fewer than those of an image.
     threads: None leaves the number to the runtime.
     counters: whether it counts the time of each layer, for `layers`; that takes time itself.
     Raises ModelUnreadable; RuntimeMissing where OpenVINO is not installed or this CPU does not compute in `precision`.
@@ -38,6 +43,7 @@ class OpenVinoRunner:
                 import openvino
         except ImportError as error:
             raise RuntimeMissing("openvino") from error
+        self._openvino = openvino
         self._core = openvino.Core()
         if CAPABILITIES[precision] not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             name = self._core.get_property("CPU", "FULL_DEVICE_NAME")
@@ -49,6 +55,8 @@ class OpenVinoRunner:
         self.metadata = metadata if kept else replace(metadata, precision=COMPUTED[precision])
         try:
             self._model = self._core.read_model(path)
+            if precision != "f32":
+                self._model = _image_in_float(self._model)
         except Exception as error:  # the runtime's errors have no common class but this
             raise ModelUnreadable(f"{path} is not a model that openvino can load: {_reason(error)}") from error
         self._settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
@@ -61,9 +69,11 @@ class OpenVinoRunner:
 
     def infer(self, frame: Frame) -> Frame:
         """SR (batch, channels, scale*height, scale*width), unclamped, from LR (batch, channels, height, width)."""
-        self._latest = self._request(frame.shape)
-        output: Frame = self._latest.infer([frame], share_inputs=True)[0]
-        return output
+        self._latest, shape = self._request(frame.shape)
+        output: Frame = np.empty(shape, np.float32)
+        self._latest.set_output_tensor(self._openvino.Tensor(output, shared_memory=True))
+        self._latest.infer([frame], share_inputs=True, share_outputs=True)
+        return output.transpose(0, 3, 1, 2)
 
     def layers(self) -> list[Layer]:
         """The mean time of each layer in all frames of the latest size, in the order they run in; with `counters`."""
@@ -71,10 +81,15 @@ class OpenVinoRunner:
         times = [(info.node_name, info.node_type, info.real_time / timedelta(milliseconds=1)) for info in counted]
         return [Layer(name, op, ms) for name, op, ms in times if ms > 0]
 
-    def _compiled(self, shape: tuple[int, ...]) -> Any:
+    def _compiled(self, shape: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
+        """A request, and the shape of what it puts out: channels come last, as the last layer has them in memory."""
         model = self._model.clone()
         model.reshape(list(shape))
-        return self._core.compile_model(model, "CPU", self._settings).create_infer_request()
+        ends = self._openvino.preprocess.PrePostProcessor(model)
+        ends.output().model().set_layout(self._openvino.Layout("NCHW"))
+        ends.output().tensor().set_layout(self._openvino.Layout("NHWC"))
+        compiled = self._core.compile_model(ends.build(), "CPU", self._settings)
+        return compiled.create_infer_request(), tuple(compiled.output().shape)
 
     def __enter__(self) -> Self:
         return self
@@ -85,6 +100,24 @@ class OpenVinoRunner:
         self._request.cache_clear()
         self._latest = None
         del self._model, self._core
+
+
+def _image_in_float(model: Any) -> Any:
+    """The model with the convolutions that read its input marked as precise, which only its text can say."""
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.xml"
+        openvino.save_model(model, path, compress_to_fp16=False)
+        text, weights = ElementTree.parse(path).getroot(), path.with_suffix(".bin").read_bytes()
+    layers = {layer.get("id"): layer for layer in text.iter("layer")}
+    for edge in text.iter("edge"):
+        source, reader = layers[edge.get("from-layer")], layers[edge.get("to-layer")]
+        if source.get("type") == "Parameter" and reader.get("type") == "Convolution":
+            notes = reader.find("rt_info")
+            notes = ElementTree.SubElement(reader, "rt_info") if notes is None else notes
+            ElementTree.SubElement(notes, "attribute", name="precise", version="0")
+    return openvino.Core().read_model(ElementTree.tostring(text), weights)
 
 
 @contextmanager

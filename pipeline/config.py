@@ -92,7 +92,7 @@ class VerifySettings:
 
     parity_db: float = setting(90.0, number(0))
     fp16_parity_db: float = setting(50.0, number(0))
-    bf16_parity_db: float = setting(35.0, number(0))
+    bf16_parity_db: float = setting(50.0, number(0))
     int8_parity_db: float = setting(30.0, number(0))
     mean_quality_drop_db: float = setting(0.001, number(0))
     fp16_mean_quality_drop_db: float = setting(0.001, number(0))
@@ -100,7 +100,7 @@ class VerifySettings:
     int8_mean_quality_drop_db: float = setting(0.03, number(0))
     max_quality_drop_db: float = setting(0.001, number(0))
     fp16_max_quality_drop_db: float = setting(0.01, number(0))
-    bf16_max_quality_drop_db: float = setting(0.3, number(0))
+    bf16_max_quality_drop_db: float = setting(0.03, number(0))
     int8_max_quality_drop_db: float = setting(0.15, number(0))
     min_gain_over_bicubic_db: float = setting(0.0, number())
     latency: bool = setting(True, switch())

@@ -23,13 +23,13 @@ def plain_from_network(network: Network) -> Network:
     if step > 1 and plain.form == "training":
         for conv in (plain.stem, plain.skip):
             if isinstance(conv, nn.Conv2d):
-                _stride(conv, step)
+                stride_over_blocks(conv, step)
     plain.form = "plain"
     plain.requires_grad_(False)
     return plain.eval()
 
 
-def _stride(conv: nn.Conv2d, step: int) -> None:
+def stride_over_blocks(conv: nn.Conv2d, step: int) -> None:
     """Turns kernel k on an image whose depth holds its `step` x `step` blocks into kernel k * step on the image itself.
 
     Depth holds a block's pixels in the order in which pixel_shuffle lays them out, so the kernel is shuffled likewise.

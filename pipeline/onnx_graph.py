@@ -1,7 +1,9 @@
 """The ONNX model of a plain network, node by node."""
 
+import copy
 import operator
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,8 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, fx, nn
 
 from pipeline import __version__
-from pipeline.architecture import summary
-from pipeline.network import Network
+from pipeline.architecture import Architecture, summary
+from pipeline.fold import stride_over_blocks
+from pipeline.network import Network, nearest_matrix
 
 Precision = Literal["fp32", "fp16"]
 
@@ -27,16 +30,19 @@ TYPES = {"fp32": (TensorProto.FLOAT, np.float32), "fp16": (TensorProto.FLOAT16, 
 def onnx_from_network(network: Network, precision: Precision, properties: Mapping[str, str]) -> onnx.ModelProto:
     """The model of a plain `network`: "lr" (batch, channels, height, width) to "sr", both float32, all sizes dynamic.
 
-    The graph is written from torch.fx's trace of the network, so it has one node per operation and its bytes depend on
-    nothing but the arguments. With fp16, convolutions and what stands between them work in half precision; what reads
-    the frame without a convolution, the repeated LR image, stays in float32 and is added in float32.
+    The graph is written from torch.fx's trace of the network, so its bytes depend on nothing but the arguments. It has
+    one node per operation, but for two that runtimes are slow at: the LR image is repeated by a convolution that is
+    added before the shuffle, and a shuffle by 2 is a transposed convolution with ones. Both are exact.
+    With fp16, convolutions and what stands between them work in half precision; the skip, through which the image
+    itself goes, stays in float32 and is added in float32.
 
     properties: text pairs stored in the model. Raises ValueError for a training form or an operation without a
     counterpart.
     """
     if network.form != "plain":
         raise ValueError("fold the network first: plain_from_network")
-    graph = _Graph(precision)
+    architecture, network = network.architecture, _repeated_by_convolution(network)
+    graph = _Graph(precision, architecture.channels)
     modules = dict(network.named_modules())
     names: dict[fx.Node, str] = {}
     for node in fx.symbolic_trace(network).graph.nodes:
@@ -50,14 +56,30 @@ def onnx_from_network(network: Network, precision: Precision, properties: Mappin
                 names[node] = graph.function(node.name, node, inputs)
             case "output":
                 graph.finish(inputs[0])
-    return _checked(graph, network, properties)
+    return _checked(graph, architecture, properties)
+
+
+def _repeated_by_convolution(network: Network) -> Network:
+    """The network with its repeated LR image, if it has one and shuffles, as a convolution of ones and zeros."""
+    architecture = network.architecture
+    if architecture.skip != "nearest" or architecture.shuffle == 1:
+        return network
+    network = copy.deepcopy(network)
+    network.architecture = replace(architecture, skip="conv1")
+    matrix = nearest_matrix(architecture)
+    outputs, inputs = matrix.shape
+    network.skip = nn.Conv2d(inputs, outputs, 1, bias=False)
+    network.skip.weight = nn.Parameter(matrix[:, :, None, None])
+    stride_over_blocks(network.skip, architecture.unshuffle)
+    return network
 
 
 class _Graph:
     """Nodes and weights so far, and the precision of every value."""
 
-    def __init__(self, precision: Precision) -> None:
+    def __init__(self, precision: Precision, channels: int) -> None:
         self.precision: Precision = precision
+        self.channels = channels  # of the image
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[TensorProto] = []
         self.precisions: dict[str, Precision] = {}
@@ -83,22 +105,23 @@ class _Graph:
             return name
         return self.add("Cast", name, [value], precision, to=TYPES[precision][0])
 
-    def array(self, tensor: Tensor) -> NDArray[Any]:
-        return tensor.detach().cpu().numpy().astype(TYPES[self.precision][1])
+    def array(self, tensor: Tensor, precision: Precision) -> NDArray[Any]:
+        return tensor.detach().cpu().numpy().astype(TYPES[precision][1])
 
     def module(self, name: str, module: nn.Module, value: str) -> str:
         match module:
             case nn.Identity():
                 return value
             case nn.Conv2d():
-                weights = [self.weight(f"{name}_weight", self.array(module.weight))]
+                precision: Precision = "fp32" if name == "skip" else self.precision
+                weights = [self.weight(f"{name}_weight", self.array(module.weight, precision))]
                 if module.bias is not None:
-                    weights.append(self.weight(f"{name}_bias", self.array(module.bias)))
+                    weights.append(self.weight(f"{name}_bias", self.array(module.bias, precision)))
                 return self.add(
                     "Conv",
                     name,
-                    [self.cast(value, self.precision), *weights],
-                    self.precision,
+                    [self.cast(value, precision), *weights],
+                    precision,
                     kernel_shape=module.kernel_size,
                     strides=module.stride,
                     pads=[*module.padding, *module.padding],
@@ -109,7 +132,7 @@ class _Graph:
             case nn.LeakyReLU():
                 return self.add("LeakyRelu", name, [value], self.precisions[value], alpha=module.negative_slope)
             case nn.PReLU():
-                slope = self.weight(f"{name}_slope", self.array(module.weight)[:, None, None])
+                slope = self.weight(f"{name}_slope", self.array(module.weight, self.precision)[:, None, None])
                 return self.add("PRelu", name, [value, slope], self.precisions[value])
             case _:
                 raise ValueError(f"no ONNX operation for {type(module).__name__} at {name}")
@@ -121,6 +144,8 @@ class _Graph:
                 return self.add("Relu", name, inputs, precision)
             case F.leaky_relu:
                 return self.add("LeakyRelu", name, inputs, precision, alpha=node.kwargs["negative_slope"])
+            case F.pixel_shuffle if node.args[1] == 2:
+                return self.shuffle_by_2(name, inputs[0])
             case F.pixel_shuffle:
                 return self.add("DepthToSpace", name, inputs, precision, blocksize=node.args[1], mode="CRD")
             case operator.add if len(inputs) == 2:
@@ -145,6 +170,24 @@ class _Graph:
             case _:
                 raise ValueError(f"no ONNX operation for {node.target} at {name}")
 
+    def shuffle_by_2(self, name: str, value: str) -> str:
+        """pixel_shuffle as a transposed convolution: it lays the 4 planes of a channel side by side.
+
+        DepthToSpace takes 4 times as long in onnxruntime. Larger shuffles are left to it: they would multiply more.
+        """
+        precision = self.precisions[value]
+        planes = np.eye(4, dtype=TYPES[precision][1]).reshape(4, 1, 2, 2)
+        weight = self.weight(f"{name}_planes", np.tile(planes, (self.channels, 1, 1, 1)))
+        return self.add(
+            "ConvTranspose",
+            name,
+            [value, weight],
+            precision,
+            kernel_shape=[2, 2],
+            strides=[2, 2],
+            group=self.channels,
+        )
+
     def finish(self, value: str) -> None:
         """Ends in a float32 value named "sr"."""
         if self.precisions[value] != "fp32":
@@ -154,8 +197,7 @@ class _Graph:
         last.name = last.output[0] = "sr"
 
 
-def _checked(graph: _Graph, network: Network, properties: Mapping[str, str]) -> onnx.ModelProto:
-    architecture = network.architecture
+def _checked(graph: _Graph, architecture: Architecture, properties: Mapping[str, str]) -> onnx.ModelProto:
     scale, channels = architecture.scale, architecture.channels
     lr = helper.make_tensor_value_info("lr", TensorProto.FLOAT, ["batch", channels, "height", "width"])
     sr = helper.make_tensor_value_info(

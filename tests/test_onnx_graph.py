@@ -51,21 +51,21 @@ def test_model_is_the_same_function_at_every_size(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_edge_is_made_of_five_operations(
+def test_edge_is_made_of_four_operations(
     edge_architecture: Architecture, precision: Precision, random_network: Build
 ) -> None:
-    """Conv, the activation, Add, one DepthToSpace, one Resize for the repeated image; Cast at the borders of fp16."""
+    """Conv, the activation, Add, and one shuffle, which is a ConvTranspose where it is by 2; Cast at the borders of
+    fp16. No Resize: the repeated image is a convolution.
+    """
     found = ops(onnx_from_network(plain_from_network(random_network(edge_architecture)), precision, {}))
     cells = edge_architecture.cells
     convs = 2 + sum(len(cell.ops) for cell in cells)
-    linear_skip = edge_architecture.skip.startswith("conv")
-    nearest = edge_architecture.skip == "nearest"
+    skip = edge_architecture.skip != "none"
     expected = {
-        "Conv": convs + linear_skip,
+        "Conv": convs + skip,
         ACTIVATIONS[edge_architecture.activation]: convs - 1,
-        "Add": sum(cell.residual for cell in cells) + (linear_skip or nearest),
-        "DepthToSpace": 1,
-        "Resize": int(nearest),
+        "Add": sum(cell.residual for cell in cells) + skip,
+        "ConvTranspose" if edge_architecture.shuffle == 2 else "DepthToSpace": 1,
         "Cast": 2 if precision == "fp16" else 0,
     }
     assert found == Counter({op: count for op, count in expected.items() if count})
@@ -94,8 +94,11 @@ def test_model_is_valid_and_self_contained(
         assert value.name == name
         assert value.type.tensor_type.elem_type == TensorProto.FLOAT
         assert [dim.dim_param or dim.dim_value for dim in shape] == dims
-    weights = {weight.data_type for weight in model.graph.initializer if not weight.name.endswith("_scales")}
-    assert weights == {TensorProto.FLOAT if precision == "fp32" else TensorProto.FLOAT16}
+    halves = {weight.name for weight in model.graph.initializer if weight.data_type == TensorProto.FLOAT16}
+    floats = {weight.name for weight in model.graph.initializer} - halves
+    assert bool(halves) == (precision == "fp16")
+    if precision == "fp16":  # the image's own path alone
+        assert all(name.startswith(("skip_", "pixel_shuffle_")) or name.endswith("_scales") for name in floats)
     assert all(weight.data_location == TensorProto.DEFAULT for weight in model.graph.initializer)
     assert all(node.attribute[-1].s == b"CRD" for node in model.graph.node if node.op_type == "DepthToSpace")
     assert [(entry.key, entry.value) for entry in model.metadata_props] == [("who", "tests")]
@@ -103,14 +106,21 @@ def test_model_is_valid_and_self_contained(
     assert ({entry.domain: entry.version for entry in model.opset_import}, model.ir_version) == ({"": 17}, 8)
 
 
-def test_repeated_image_keeps_its_precision_in_fp16(random_network: Build) -> None:
-    network = random_network(Architecture("edge", 3, "rgb", 8, (), shuffle=3))
+@pytest.mark.parametrize(
+    ("scale", "unshuffle", "skip"), [(2, 1, "nearest"), (3, 1, "nearest"), (2, 2, "nearest"), (2, 1, "conv3")]
+)
+def test_image_keeps_its_precision_in_fp16(scale: int, unshuffle: int, skip: str, random_network: Build) -> None:
+    shuffle = scale * unshuffle
+    network = random_network(Architecture("edge", scale, "rgb", 8, (), unshuffle=unshuffle, shuffle=shuffle, skip=skip))
     with torch.no_grad():
         for parameter in network.tail.parameters():
             parameter.zero_()
-    lr = np.random.default_rng(0).random((1, 3, 5, 4), np.float32)
-    enlarged = run(onnx_from_network(plain_from_network(network), "fp16", {}), lr)
-    np.testing.assert_array_equal(enlarged, lr.repeat(3, axis=2).repeat(3, axis=3))
+    plain = plain_from_network(network)
+    lr = np.random.default_rng(0).random((1, 3, 6, 4), np.float32)
+    enlarged = run(onnx_from_network(plain, "fp16", {}), lr)
+    np.testing.assert_allclose(enlarged, plain(torch.from_numpy(lr)).numpy(), atol=1e-6 * (skip != "nearest"))
+    if skip == "nearest":
+        np.testing.assert_array_equal(enlarged, lr.repeat(scale, axis=2).repeat(scale, axis=3))
 
 
 def test_same_network_makes_the_same_bytes(architecture: Architecture, random_network: Build) -> None:

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from deploy.openvino_runner import Hint, OpenVinoRunner
 from deploy.runners import DeployError, ModelUnreadable, OnnxRuntimeRunner, RuntimeMissing
-from pipeline.architecture import Architecture
+from pipeline.architecture import Architecture, Cell
 from pipeline.export import properties
 from pipeline.fold import plain_from_network
 from pipeline.network import Network
@@ -45,6 +46,41 @@ def test_it_computes_what_onnxruntime_computes(model: Callable[..., Path], archi
             found = runner.infer(frame)
             assert found.dtype == np.float32
             np.testing.assert_allclose(found, expected.infer(frame), atol=1e-5)
+
+
+@pytest.mark.parametrize("skip", ["nearest", "conv3"])
+def test_image_goes_through_float_in_bf16(model: Callable[..., Path], skip: str) -> None:
+    if not can("BF16"):
+        pytest.skip("this CPU does not compute in bf16")
+    path = model(architecture=Architecture("edge", 2, "rgb", 8, (Cell(("conv3",), ()),), skip=skip))
+    silent = onnx.load(path)
+    for weight in silent.graph.initializer:
+        if weight.name.startswith("tail_"):
+            weight.CopyFrom(onnx.numpy_helper.from_array(0 * onnx.numpy_helper.to_array(weight), weight.name))
+    path.write_bytes(silent.SerializeToString())
+    frame = np.random.default_rng(0).random((1, 3, 9, 7), np.float32)
+    with OpenVinoRunner(path, "bf16", threads=1) as runner, OnnxRuntimeRunner(path, threads=1) as expected:
+        np.testing.assert_allclose(runner.infer(frame), expected.infer(frame), atol=1e-6)
+
+
+def test_every_architecture_runs_in_bf16(model: Callable[..., Path], architecture: Architecture) -> None:
+    if not can("BF16"):
+        pytest.skip("this CPU does not compute in bf16")
+    path = model(architecture=architecture)
+    frame = np.random.default_rng(0).random((1, architecture.channels, 8, 6), np.float32)
+    with OpenVinoRunner(path, "bf16", threads=1) as runner, OnnxRuntimeRunner(path, threads=1) as expected:
+        reference = expected.infer(frame)
+        error = np.abs(runner.infer(frame) - reference).max()
+    assert 0 < error < 0.02 * np.abs(reference).max()
+
+
+def test_an_output_outlives_the_next(model: Callable[..., Path]) -> None:
+    frame = np.random.default_rng(0).random((1, 1, 8, 6), np.float32)
+    with OpenVinoRunner(model(), threads=1) as runner:
+        first = runner.infer(frame)
+        kept = first.copy()
+        runner.infer(1 - frame)
+    np.testing.assert_array_equal(first, kept)
 
 
 def test_nothing_is_reported_to_its_maker(model: Callable[..., Path], tmp_path: Path) -> None:
