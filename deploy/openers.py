@@ -5,8 +5,16 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from deploy.onnx_properties import properties_from_onnx
 from deploy.openvino_runner import OpenVinoRunner
-from deploy.runners import CountingRunner, ModelUnreadable, OnnxRuntimeRunner, RuntimeMissing
+from deploy.runners import (
+    CountingRunner,
+    ModelUnreadable,
+    OnnxRuntimeRunner,
+    Runner,
+    RuntimeMissing,
+    metadata_from_properties,
+)
 
 Backend = Literal[
     "onnxruntime", "onnxruntime cuda", "onnxruntime tensorrt", "openvino f32", "openvino bf16", "openvino f16"
@@ -36,6 +44,7 @@ CANDIDATES: dict[tuple[str, str], tuple[Backend, str]] = {
     ("openvino", "int8"): ("openvino f32", "int8"),
 }
 RUNTIMES = tuple(dict.fromkeys(runtime for runtime, _ in CANDIDATES))
+ENGINE = "tensorrt"  # the runtime of a file that TensorRT, or TensorRT for RTX, was built into
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
@@ -61,3 +70,21 @@ def open_candidate(
         runner.__exit__(None, None, None)
         raise ModelUnreadable(f"{path} computes in {found}; {runtime} {precision} needs a model exported in {stored}")
     return runner
+
+
+def open_in(path: Path, runtime: str, precision: str | None = None, threads: int | None = None) -> Runner:
+    """A model in one of `RUNTIMES`, or an engine in `ENGINE`, which runs on a GPU and takes no threads.
+
+    precision: None for that which the file was exported in. Raises as `open_candidate`, and EngineMismatch.
+    """
+    if runtime == ENGINE:
+        from deploy.tensorrt_runner import TensorRtRunner  # a bundle goes without it
+
+        runner = TensorRtRunner(path)
+        if precision not in (None, runner.metadata.precision):
+            runner.__exit__(None, None, None)
+            raise ModelUnreadable(f"{path} computes in {runner.metadata.precision}, not in {precision}")
+        return runner
+    if precision is None:
+        precision = metadata_from_properties(properties_from_onnx(path), path).precision
+    return open_candidate(path, runtime, precision, threads)

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from deploy.color import rgb_from_ycbcr, to_uint8, ycbcr_from_rgb
 from deploy.image_files import Image8, read_image, write_image
+from deploy.openers import ENGINE, PRECISIONS, RUNTIMES, open_in
 from deploy.resample import resize
 from deploy.resample import upscale as bicubic
-from deploy.runners import Color, DeployError, Frame, OnnxRuntimeRunner, Runner
+from deploy.runners import Color, DeployError, Frame, Runner, RuntimeMissing
 
 TILE = 1024
 
@@ -116,19 +117,28 @@ def positive_int(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Enlarges one image with ONNX Runtime. Ends with a line on stderr and exit code 1 where it cannot."""
+    """Enlarges one image. Ends with a line on stderr and exit code 1 where it cannot."""
     parser = argparse.ArgumentParser(prog="python -m deploy.upscale", description="Enlarge an image with a model.")
-    parser.add_argument("model", type=Path, help="a model.onnx of `sr-pipeline export`")
+    parser.add_argument("model", type=Path, help="a model of `sr-pipeline export`, or an engine for tensorrt")
     parser.add_argument("image", type=Path, help="an 8-bit image, or .npy: uint8 (height, width[, channels])")
     parser.add_argument("output", type=Path, help="where to write; the suffix decides the format")
-    parser.add_argument("--threads", type=positive_int, help="threads of one operator (default: the runtime's choice)")
+    parser.add_argument(
+        "--runtime",
+        choices=[*RUNTIMES, ENGINE],
+        default="onnxruntime",
+        help="(default: %(default)s); no other runs instead",
+    )
+    parser.add_argument("--precision", choices=PRECISIONS, help="(default: that of the model)")
+    parser.add_argument("--threads", type=positive_int, help="threads on the CPU (default: the runtime's choice)")
     parser.add_argument(
         "--tile", type=positive_int, default=TILE, help="largest side of a tile in pixels (%(default)s)"
     )
     given = parser.parse_args(arguments)
     try:
-        with OnnxRuntimeRunner(given.model, given.threads) as runner:
+        with open_in(given.model, given.runtime, given.precision, given.threads) as runner:
             write_image(given.output, upscale(runner, read_image(given.image), given.tile))
+    except RuntimeMissing as error:
+        raise SystemExit(f"error: {error}; {error.remedy or f'pip install {error.runtime}'}") from error
     except DeployError as error:
         raise SystemExit(f"error: {error}") from error
 

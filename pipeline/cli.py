@@ -14,7 +14,7 @@ from pipeline.config import Settings, load_settings
 from pipeline.errors import ConfigError, PipelineError
 
 if TYPE_CHECKING:
-    from deploy.engines import Flavour
+    from deploy.engine_facts import Flavour
     from pipeline.backends import Precision
 
 
@@ -197,14 +197,14 @@ def run_all(
 ) -> None:
     """Search, export and verify; skip what is current.
 
-    The network is exported in fp32 and fp16.
+    The network is exported in fp32 and fp16, and in INT8 where the budget's profile is of INT8.
     """
     settings = _settings(config, overrides, seed)
     run = output or Path("runs") / settings.run.name
     from pipeline import stages
 
     stages.search_run(run, settings)
-    stages.export_run(run, {"fp32", "fp16"})
+    stages.export_run(run, stages.precisions_of(settings))
     stages.verify_run(run, settings)
     _tell(run, as_json, judge=True)
 
@@ -287,19 +287,53 @@ def show(run: Path, as_json: bool) -> None:
 
 
 @commands.command()
+@click.argument("runs", nargs=-1, required=True, type=Path, metavar="RUN [RUN ...]")
+@click.option(
+    "-o", "--output", type=Path, metavar="FILE.html", help="Page to write; RUN/report/report.html if not given."
+)
+@click.option(
+    "--peers",
+    type=Path,
+    metavar="FILE",
+    help="JSON list of networks to draw beside; published figures at x2 if not given.",
+)
+@json_option
+def report(runs: tuple[Path, ...], output: Path | None, peers: Path | None, as_json: bool) -> None:
+    """Write what is known of each RUN as one HTML page, and as Markdown beside it.
+
+    Verdict, latency, quality, layers, search, architecture, photographs, and how all was measured. The page needs no
+    network. Several runs are compared first.
+    """
+    from pipeline.report import report as write_report
+
+    told = write_report(runs, output, peers)
+    for path in told["written"]:
+        click.echo(path, err=as_json)
+    if as_json:
+        _print_json(told)
+
+
+@commands.command()
 @click.argument("model", type=Path)
 @click.argument("source", type=Path)
 @click.option("-o", "--output", type=Path, metavar="PATH", help="File or folder to write; beside SOURCE if not given.")
+@click.option(
+    "--runtime",
+    type=click.Choice(["onnxruntime", "onnxruntime cuda", "onnxruntime tensorrt", "openvino", "tensorrt"]),
+    default="onnxruntime",
+    show_default=True,
+    help="What runs the model, and nothing in its place; tensorrt takes an engine as MODEL.",
+)
 @json_option
-def upscale(model: Path, source: Path, output: Path | None, as_json: bool) -> None:
+def upscale(model: Path, source: Path, output: Path | None, runtime: str, as_json: bool) -> None:
     """Enlarge images with a run or a model.
 
-    SOURCE is an image or a folder of images, MODEL a run directory or an .onnx file.
+    SOURCE is an image or a folder of images, MODEL a run directory, an .onnx file or an engine.
     """
     from pipeline.enlarge import enlarge, model_from_path
 
     chosen = model_from_path(model)
-    written = enlarge(chosen, source, output, lambda target: click.echo(target, err=as_json))
+    written = enlarge(chosen, source, output, lambda target: click.echo(target, err=as_json), runtime)
     if as_json:
         _print_json({"model": str(chosen), "written": [str(path) for path in written]})
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from deploy.image_files import read_image, write_image
 from deploy.runners import DeployError
 from deploy.upscale import upscale
-from pipeline.backends import open_model
+from pipeline.backends import open_named
 from pipeline.errors import ConfigError, DataError, StaleArtifact
 from pipeline.images import SUFFIXES, listed
 from pipeline.manifest import atomic_path, check_outputs
@@ -35,13 +35,15 @@ def enlarge(
     source: Path,
     target: Path | None,
     on_image: Callable[[Path], None] | None = None,
+    runtime: str = "onnxruntime",
 ) -> list[Path]:
     """Enlarges the image `source`, or every image of the folder `source`, and returns what was written.
 
+    runtime: of the model, as `deploy.openers` names it.
     target: a file, or a folder, which is made; None writes beside the source, as photo_x2.png or folder_x2/photo.png.
     on_image: called with what was written, after each image.
     Raises DataError that names all images that could not be read, after the others were written; ConfigError where the
-    target cannot be written or is what is read.
+    target cannot be written or is what is read; BackendMissing where the runtime is absent.
     """
     images = _images(source)
     taken = {image.resolve() for image in images}
@@ -51,7 +53,7 @@ def enlarge(
         raise ConfigError(f"{target} is the image to enlarge", "name another file with -o")
     broken: list[str] = []
     written: list[Path] = []
-    with open_model(model) as runner:
+    with open_named(model, runtime) as runner:
         suffix = f"_x{runner.metadata.scale}"
         for image, output in zip(images, _targets(images, source, target, suffix), strict=True):
             try:

@@ -76,8 +76,13 @@ def measure_architecture(profile: DeviceProfile, architecture: Architecture) -> 
 
     Raises BackendMissing.
     """
+    return measure_model(profile, model_from_architecture(architecture, profile.runtime, profile.precision))
+
+
+def measure_model(profile: DeviceProfile, model: bytes) -> Timing:
+    """The same for an exported model. Raises BackendMissing, StaleArtifact where it is none."""
     calibration = profile.calibration
-    now_ms, timings = _calibration_and(_setting(profile), calibration.architecture, architecture)
+    now_ms, timings = _calibration_and(_setting(profile), calibration.architecture, model)
     return scaled(timings[0], calibration.timing.median_ms / now_ms)
 
 
@@ -98,13 +103,14 @@ def _setting(profile: DeviceProfile) -> Setting:
     return Setting(profile.runtime, profile.precision, profile.lr_size, profile.threads)
 
 
-def _calibration_and(setting: Setting, calibration: Architecture, *others: Architecture) -> tuple[float, list[Timing]]:
+def _calibration_and(setting: Setting, calibration: Architecture, *others: bytes) -> tuple[float, list[Timing]]:
     """Milliseconds of the calibration, which runs twice in a round, and the timings of the others."""
     with deploy_errors(), tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         opened = []
-        for at, architecture in enumerate((calibration, *others)):
+        model = model_from_architecture(calibration, setting.runtime, setting.precision)
+        for at, content in enumerate((model, *others)):
             path = Path(folder) / f"{at}.onnx"
-            path.write_bytes(model_from_architecture(architecture, setting.runtime, setting.precision))
+            path.write_bytes(content)
             opened.append(setting.open(path, stack)[0])
         work = {str(at): infer for at, infer in enumerate([*opened, opened[0]])}
         first, *timings, last = time_interleaved(work, ROUNDS).values()

@@ -269,14 +269,17 @@ def test_run_does_not_overwrite_changed_weights(run: Path, config: str) -> None:
     assert (run / "search" / "weights.safetensors").read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize(
+    ("runtime", "package"), [("onnxruntime", "onnxruntime"), ("openvino", "'sr-pipeline[openvino]'")]
+)
 def test_missing_runtime_names_what_to_install(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Path, runtime: str, package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, runtime, None)
     photo = run.parent / "photo.png"
     Image.new("RGB", (8, 8)).save(photo)
-    assert main(["upscale", str(run), str(photo)]) == errors.BackendMissing.exit_code
-    assert "pip install onnxruntime" in capsys.readouterr().err
+    assert main(["upscale", str(run), str(photo), "--runtime", runtime]) == errors.BackendMissing.exit_code
+    assert f"pip install {package}" in capsys.readouterr().err
 
 
 CLASSES: list[type[errors.PipelineError]] = [

@@ -1,10 +1,13 @@
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from deploy.openers import CANDIDATES, PRECISIONS, exported_precision, open_candidate
+from deploy.engine_facts import EngineFacts, EngineMismatch, Shapes, write_engine
+from deploy.onnx_properties import properties_from_onnx
+from deploy.openers import CANDIDATES, ENGINE, PRECISIONS, exported_precision, open_candidate, open_in
 from deploy.runners import ModelUnreadable, RuntimeMissing
 from pipeline.architecture import Architecture, Cell
 from pipeline.export import properties
@@ -66,3 +69,28 @@ def test_unknown_pair_lists_the_known_ones(runtime: str, precision: str) -> None
 
 def test_every_precision_has_a_candidate() -> None:
     assert {precision for _, precision in CANDIDATES} == {*PRECISIONS}
+
+
+@pytest.mark.parametrize("stored", ["fp32", "fp16", "int8"])
+def test_precision_is_that_of_the_model_where_none_is_named(model: Callable[[str], Path], stored: str) -> None:
+    with open_in(model(stored), "onnxruntime", threads=1) as runner:
+        assert runner.metadata.precision == stored
+        assert runner.infer(FRAME).shape == (1, 3, 16, 20)
+
+
+def test_engine_is_opened_as_one(model: Callable[[str], Path], tmp_path: Path) -> None:
+    """As far as it gets without a GPU: the file is read, and what is missing is the runtime or the GPU."""
+    engine, onnx, shape = tmp_path / "model.engine", model("fp16"), (1, 8, 10)
+    facts = EngineFacts(
+        flavour="tensorrt",
+        version="10.9.0",
+        gpu="NVIDIA L4",
+        compute_capability="8.9",
+        shapes=Shapes(shape, shape, shape),
+        onnx_sha256=hashlib.sha256(onnx.read_bytes()).hexdigest(),
+        engine_sha256=hashlib.sha256(b"engine").hexdigest(),
+        properties=properties_from_onnx(onnx),
+    )
+    write_engine(engine, b"engine", facts)
+    with pytest.raises((RuntimeMissing, EngineMismatch), match="tensorrt"):
+        open_in(engine, ENGINE)

@@ -131,8 +131,8 @@ def test_missing_runtime_is_named_and_not_replaced(model: Path, monkeypatch: pyt
 
 def test_deploy_needs_numpy_and_a_runtime_only(model: Path) -> None:
     program = (
-        "import sys; import deploy.upscale; from pathlib import Path;"
-        f"deploy.upscale.OnnxRuntimeRunner(Path({str(model)!r}));"
+        "import sys; import deploy.upscale; from deploy.runners import OnnxRuntimeRunner; from pathlib import Path;"
+        f"OnnxRuntimeRunner(Path({str(model)!r}));"
         "print([name for name in ('torch', 'pipeline', 'onnx', 'PIL') if name in sys.modules])"
     )
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout

@@ -167,6 +167,42 @@ def test_program_enlarges_a_file(model: Path, suffix: str, tmp_path: Path, rando
         assert np.abs(large.astype(int) - upscale(runner, small)).max() <= 1
 
 
+@pytest.mark.parametrize("given", [["--runtime", "openvino"], ["--runtime", "openvino", "--precision", "fp32"]])
+def test_program_runs_where_it_is_told(
+    model: Path, given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    np.save(tmp_path / "small.npy", image(9, 7, 3))
+    arguments = [str(model), str(tmp_path / "small.npy")]
+    main([*arguments, str(tmp_path / "expected.npy")])
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    main([*arguments, str(tmp_path / "found.npy"), "--threads", "1", *given])
+    expected, found = (np.load(tmp_path / f"{name}.npy").astype(int) for name in ("expected", "found"))
+    assert np.abs(expected - found).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("given", "missing", "message"),
+    [
+        ([], "onnxruntime", "error: onnxruntime is not installed; pip install onnxruntime"),
+        (["--runtime", "openvino"], "openvino", "error: openvino is not installed; pip install openvino"),
+        (["--precision", "bf16"], None, "error: onnxruntime does not run bf16 here; take one of: onnxruntime fp32, "),
+        (["--precision", "int8"], None, "error: .* computes in fp32; onnxruntime int8 needs a model exported in int8"),
+        (["--runtime", "tensorrt"], None, "error: .* has no .* beside it, which says where it may run"),
+    ],
+)
+def test_program_replaces_no_runtime(
+    model: Path, given: list[str], missing: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if missing is not None:
+        monkeypatch.setitem(sys.modules, missing, None)
+    np.save(tmp_path / "small.npy", image(9, 7, 3))
+    with pytest.raises(SystemExit, match=f"^{message}") as caught:
+        main([str(model), str(tmp_path / "small.npy"), str(tmp_path / "large.npy"), *given])
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "large.npy").exists()
+
+
 def test_program_runs_as_a_module(model: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "small.npy", image(9, 7))
     arguments = [str(model), str(tmp_path / "small.npy"), str(tmp_path / "large.npy")]
