@@ -23,9 +23,9 @@ from deploy.timing import Timing, time_interleaved
 
 SCHEMA = 1
 MINUTES = 8.0
-GROUP, BETWEEN = 8, 4  # models that are timed in turns, with the calibration before every fourth
-ROUNDS = (4, 30)  # of a group, as time allows
-SLOWEST_MS = 150.0  # a model that takes longer is left out
+GROUP, BETWEEN = 12, 3  # models that are timed in turns, with the calibration before every third
+ROUNDS = (12, 30)  # of a group, as time allows
+SLOWEST_MS = 200.0  # a model that takes longer is left out
 CALIBRATION = "calibration"
 HOPELESS = 2.0  # and so is, unseen, a model with so many times the MACs of one that was left out
 
@@ -85,31 +85,30 @@ def measure_bundle(
     """
     deadline = time.monotonic() + seconds
     facts = {"device": device_facts(setting.runtime), "versions": runtime_versions(setting.runtime)}
-    total = len(bundle.models)
+    waiting = list(bundle.models)
     groups: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
-    hopeless = math.inf
     with ExitStack() as stack:
         calibration = setting.open(folder / bundle.calibration.file, stack)
-        for at in range(0, total, GROUP):
-            if (left := deadline - time.monotonic()) <= 0:
-                skipped |= {model.file: "no time was left" for model in bundle.models[at:]}
-                break
-            here = [model for model in bundle.models[at : at + GROUP] if model.macs <= hopeless]
-            share = left / math.ceil((total - at) / GROUP)
+        while waiting and (left := deadline - time.monotonic()) > 0:
+            here, waiting = waiting[:GROUP], waiting[GROUP:]
+            share = left / (1 + len(waiting) / GROUP)
             timings, slow = _time_group(folder, here, setting, calibration, share)
-            skipped |= {model.file: "too many MACs" for model in bundle.models[at : at + GROUP] if model not in here}
-            skipped |= {model.file: f"takes {slow[model.file]:.0f} ms" for model in here if model.file in slow}
-            hopeless = min(hopeless, *(HOPELESS * model.macs for model in here if model.file in slow), math.inf)
+            skipped |= {file: f"takes {ms:.0f} ms" for file, ms in slow.items()}
+            hopeless = min((HOPELESS * model.macs for model in here if model.file in slow), default=math.inf)
+            skipped |= {model.file: "has too many MACs" for model in waiting if model.macs > hopeless}
+            waiting = [model for model in waiting if model.macs <= hopeless]
             if not timings:
                 continue
             rows = {name: asdict(timing) for name, timing in timings.items()}
             calibrations = [rows.pop(name) for name in timings if name.startswith(CALIBRATION)]
             groups.append({"calibrations": calibrations, "models": rows})
             if on_progress is not None:
-                done, left = min(at + GROUP, total), max(deadline - time.monotonic(), 0)
-                guess = (seconds - left) / done * (total - done)
-                on_progress(Progress(done, total, [*timings.values()][-1].median_ms, min(left, guess)))
+                done, left = len(bundle.models) - len(waiting), max(deadline - time.monotonic(), 0)
+                guess = (seconds - left) / done * len(waiting)
+                latest_ms = [*timings.values()][-1].median_ms
+                on_progress(Progress(done, len(bundle.models), latest_ms, min(left, guess)))
+    skipped |= {model.file: "no time was left" for model in waiting}
     if not groups:
         height, width = bundle.lr_size
         raise TooSlow(f"no model takes less than {SLOWEST_MS:g} ms for a frame of {height}x{width}")

@@ -7,19 +7,27 @@ from typing import Literal
 
 from deploy.onnx_properties import properties_from_onnx
 from deploy.openvino_runner import OpenVinoRunner
-from deploy.runners import ModelUnreadable, OnnxRuntimeRunner, Runner, RuntimeMissing, metadata_from_properties
+from deploy.runners import (
+    CountingRunner,
+    ModelUnreadable,
+    OnnxRuntimeRunner,
+    Runner,
+    RuntimeMissing,
+    metadata_from_properties,
+)
 
 Backend = Literal[
     "onnxruntime", "onnxruntime cuda", "onnxruntime tensorrt", "openvino f32", "openvino bf16", "openvino f16"
 ]
 
-OPENERS: dict[Backend, Callable[[Path, int | None], Runner]] = {
+# Each takes a path and, by name, `threads`, and `counters` where it counts layers.
+OPENERS: dict[Backend, Callable[..., CountingRunner]] = {
     "onnxruntime": OnnxRuntimeRunner,
     "onnxruntime cuda": partial(OnnxRuntimeRunner, device="cuda"),
     "onnxruntime tensorrt": partial(OnnxRuntimeRunner, device="tensorrt"),
-    "openvino f32": lambda path, threads: OpenVinoRunner(path, "f32", threads),
-    "openvino bf16": lambda path, threads: OpenVinoRunner(path, "bf16", threads),
-    "openvino f16": lambda path, threads: OpenVinoRunner(path, "f16", threads),
+    "openvino f32": partial(OpenVinoRunner, precision="f32"),
+    "openvino bf16": partial(OpenVinoRunner, precision="bf16"),
+    "openvino f16": partial(OpenVinoRunner, precision="f16"),
 }
 # (runtime, precision) -> what opens it, and the precision that its model is exported in.
 CANDIDATES: dict[tuple[str, str], tuple[Backend, str]] = {
@@ -48,11 +56,16 @@ def exported_precision(runtime: str, precision: str) -> str:
     return CANDIDATES[runtime, precision][1]
 
 
-def open_candidate(path: Path, runtime: str, precision: str, threads: int | None = None) -> Runner:
-    """Raises RuntimeMissing where the runtime, its device or the pair is absent; ModelUnreadable where the file is no
-    model, or one of another precision."""
+def open_candidate(
+    path: Path, runtime: str, precision: str, threads: int | None = None, *, counters: bool = False
+) -> CountingRunner:
+    """counters: whether the runner counts the time of each layer, which takes time itself.
+
+    Raises RuntimeMissing where the runtime, its device or the pair is absent; ModelUnreadable where the file is no
+    model, or one of another precision.
+    """
     stored = exported_precision(runtime, precision)
-    runner = OPENERS[CANDIDATES[runtime, precision][0]](path, threads)
+    runner = OPENERS[CANDIDATES[runtime, precision][0]](path, threads=threads, counters=counters)
     if (found := runner.metadata.precision) != precision:
         runner.__exit__(None, None, None)
         raise ModelUnreadable(f"{path} computes in {found}; {runtime} {precision} needs a model exported in {stored}")

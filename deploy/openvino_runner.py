@@ -4,13 +4,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from deploy.onnx_properties import properties_from_onnx
-from deploy.runners import Frame, ModelUnreadable, RuntimeMissing, first_line, metadata_from_properties
+from deploy.runners import Frame, Layer, ModelUnreadable, RuntimeMissing, first_line, metadata_from_properties
 
 Hint = Literal["f32", "bf16", "f16"]
 
@@ -25,10 +26,13 @@ class OpenVinoRunner:
 
     precision: of everything that the model does not hold as INT8. Left to itself OpenVINO takes what is fastest.
     threads: None leaves the number to the runtime.
+    counters: whether it counts the time of each layer, for `layers`; that takes time itself.
     Raises ModelUnreadable; RuntimeMissing where OpenVINO is not installed or this CPU does not compute in `precision`.
     """
 
-    def __init__(self, path: Path, precision: Hint = "f32", threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, precision: Hint = "f32", threads: int | None = None, *, counters: bool = False
+    ) -> None:
         try:
             with usage_events_off():
                 import openvino
@@ -50,12 +54,22 @@ class OpenVinoRunner:
         self._settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
             self._settings["INFERENCE_NUM_THREADS"] = threads
+        if counters:
+            self._settings["PERF_COUNT"] = True
         self._request = lru_cache(SHAPES)(self._compiled)
+        self._latest: Any = None
 
     def infer(self, frame: Frame) -> Frame:
         """SR (batch, channels, scale*height, scale*width), unclamped, from LR (batch, channels, height, width)."""
-        output: Frame = self._request(frame.shape).infer([frame], share_inputs=True)[0]
+        self._latest = self._request(frame.shape)
+        output: Frame = self._latest.infer([frame], share_inputs=True)[0]
         return output
+
+    def layers(self) -> list[Layer]:
+        """The mean time of each layer in all frames of the latest size, in the order they run in; with `counters`."""
+        counted = self._latest.get_profiling_info()
+        times = [(info.node_name, info.node_type, info.real_time / timedelta(milliseconds=1)) for info in counted]
+        return [Layer(name, op, ms) for name, op, ms in times if ms > 0]
 
     def _compiled(self, shape: tuple[int, ...]) -> Any:
         model = self._model.clone()
@@ -69,6 +83,7 @@ class OpenVinoRunner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._request.cache_clear()
+        self._latest = None
         del self._model, self._core
 
 

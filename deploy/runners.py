@@ -1,5 +1,7 @@
 """Runs an exported model: one shape for every runtime, and what a model says about itself."""
 
+import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 SCHEMA = "1"
 VALUE_RANGE = "0..1"
+KERNEL_TIME = "_kernel_time"  # after the name of a layer, in what ONNX Runtime counts
 
 Color = Literal["rgb", "y"]
 OrtDevice = Literal["cpu", "cuda", "tensorrt"]
@@ -95,6 +98,15 @@ def metadata_from_properties(properties: Mapping[str, str], model: Path) -> Mode
         raise ModelUnreadable(f"the metadata of {model} is damaged: {error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer as the runtime has it, after its fusions: name, operation, and milliseconds in one frame."""
+
+    name: str
+    op: str
+    ms: float
+
+
 class Runner(Protocol):
     """A loaded model. A context manager, because some runtimes hold a device."""
 
@@ -112,14 +124,23 @@ class Runner(Protocol):
     ) -> None: ...
 
 
+class CountingRunner(Runner, Protocol):
+    """A runner that was opened with `counters`."""
+
+    def layers(self) -> list[Layer]: ...
+
+
 class OnnxRuntimeRunner:
     """ONNX Runtime on one device, and nowhere else.
 
     threads: of one operator on the CPU; None leaves the number to the runtime.
+    counters: whether it counts the time of each layer, for `layers`; that takes time itself.
     Raises RuntimeMissing, ModelUnreadable.
     """
 
-    def __init__(self, path: Path, threads: int | None = None, device: OrtDevice = "cpu") -> None:
+    def __init__(
+        self, path: Path, threads: int | None = None, device: OrtDevice = "cpu", *, counters: bool = False
+    ) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -137,6 +158,9 @@ class OnnxRuntimeRunner:
         options.log_severity_level = 3 if device == "cpu" else 4  # errors, which are raised as well
         # Between frames its threads sleep: else they take the processor from what runs next, another runner included.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        if counters:
+            self._folder = tempfile.TemporaryDirectory()
+            options.enable_profiling, options.profile_file_prefix = True, str(Path(self._folder.name) / "layers")
         if device != "cpu":  # a node that the device cannot compute is an error
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
@@ -154,6 +178,17 @@ class OnnxRuntimeRunner:
     def infer(self, frame: Frame) -> Frame:
         output: Frame = self._session.run(None, {self._input: frame})[0]
         return output
+
+    def layers(self) -> list[Layer]:
+        """The median time of each layer in all frames so far, in the order they run in; once, and with `counters`."""
+        with self._folder:
+            events = json.loads(Path(self._session.end_profiling()).read_text(encoding="utf-8"))
+        found: dict[tuple[str, str], list[float]] = {}
+        for event in events:
+            if event["cat"] == "Node" and event["name"].endswith(KERNEL_TIME):
+                layer = event["name"].removesuffix(KERNEL_TIME), event["args"]["op_name"]
+                found.setdefault(layer, []).append(event["dur"] / 1e3)
+        return [Layer(name, op, float(np.median(times))) for (name, op), times in found.items()]
 
     def __enter__(self) -> Self:
         return self

@@ -7,17 +7,15 @@ from typing import Self
 import numpy as np
 
 from deploy.cuda import Gpu
-from deploy.engines import (
+from deploy.engine_facts import (
     EngineMismatch,
     check_gpu,
     check_onnx,
     check_version,
-    first_reason,
-    logger,
     metadata_from_facts,
     read_engine,
-    tensorrt_module,
 )
+from deploy.engines import first_reason, logger, tensorrt_module
 from deploy.runners import DeployError, Frame
 
 INPUT, OUTPUT = "lr", "sr"

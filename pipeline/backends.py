@@ -4,12 +4,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from deploy.bundle import BundleDamaged, BundleUnsafe
-from deploy.engines import Flavour, Shapes, engine_from_onnx, facts_path, json_from_facts
+from deploy.engine_facts import Flavour, Shapes, facts_path, json_from_facts
+from deploy.engines import engine_from_onnx
 from deploy.measure import TooSlow
-from deploy.openers import OPENERS, Backend, open_in
+from deploy.openers import OPENERS, Backend, exported_precision, open_in
 from deploy.runners import DeployError, ModelUnreadable, Runner, RuntimeMissing
 from deploy.tensorrt_runner import TensorRtRunner
 from pipeline.errors import BackendMissing, ConfigError, StaleArtifact
@@ -24,6 +25,14 @@ def model_name(precision: Precision) -> str:
     return "model.onnx" if precision == "fp32" else f"model.{precision}.onnx"
 
 
+def candidate_model(runtime: str, precision: str) -> str:
+    """Name of the exported model that `runtime` runs in `precision`. Raises BackendMissing for an unknown pair."""
+    if (runtime, precision) == ("openvino", "int8"):
+        return OPENVINO_INT8
+    with deploy_errors():
+        return model_name(cast(Precision, exported_precision(runtime, precision)))
+
+
 def engine_name(precision: Precision, flavour: Flavour) -> str:
     return f"model.{precision}.{flavour}.engine"
 
@@ -31,7 +40,7 @@ def engine_name(precision: Precision, flavour: Flavour) -> str:
 def open_model(path: Path, threads: int | None = None, backend: Backend = "onnxruntime") -> Runner:
     """Raises BackendMissing where the runtime or its device is absent, StaleArtifact where it is no model of ours."""
     with deploy_errors():
-        return OPENERS[backend](path, threads)
+        return OPENERS[backend](path, threads=threads)
 
 
 def open_named(path: Path, runtime: str) -> Runner:
@@ -39,7 +48,7 @@ def open_named(path: Path, runtime: str) -> Runner:
 
     Raises as `open_model`.
     """
-    with _errors_of_the_pipeline():
+    with deploy_errors():
         return open_in(path, runtime)
 
 

@@ -5,11 +5,14 @@ resizing and pixel shuffles count nothing. MACs are stated for one LR size; para
 is the median time of one LR frame on the device of a profile.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from pipeline.architecture import Architecture, Cell, summary
+from pipeline.architecture import Architecture, summary
 from pipeline.errors import InfeasibleBudget
+
+UNITS = ((10**9, "G"), (10**6, "M"), (10**3, "K"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,20 @@ class Cost:
     macs: int
     params: int
     latency_ms: float | None = None
+
+
+class Part(NamedTuple):
+    """One operation of the plain form, as `pipeline.architecture` names it, and what it costs.
+
+    place: "stem", "cell 1" and so on, "up", "tail" or "skip". inputs, outputs: channels.
+    """
+
+    place: str
+    op: str
+    inputs: int
+    outputs: int
+    macs: int
+    params: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,58 +97,65 @@ def ensure_feasible(budget: Budget, cheapest: Architecture, cost: Cost) -> None:
 
 def cost_from_architecture(architecture: Architecture, lr_size: tuple[int, int]) -> Cost:
     """Closed formula of the plain form's cost; equal to fvcore's count (a test holds the two together)."""
+    macs = params = 0
+    for part in parts_from_architecture(architecture, lr_size):
+        macs += part.macs
+        params += part.params
+    return Cost(macs, params)
+
+
+def parts_from_architecture(architecture: Architecture, lr_size: tuple[int, int]) -> Iterator[Part]:
+    """The operations from input to output, the skip last, with what each costs for one frame of `lr_size`."""
     height, width = lr_size
     step = architecture.unshuffle
     pixels = -(-height // step) * -(-width // step)
     trunk, image = architecture.width, architecture.channels
-    macs = params = 0
+    edge = architecture.space == "edge"
+    slopes = architecture.activation == "prelu" and edge
 
-    def conv(kernel: int, inputs: int, outputs: int, *, bias: bool, groups: int = 1) -> None:
-        nonlocal macs, params
-        weights = kernel * kernel * (inputs // groups) * outputs
-        macs += weights * pixels
-        params += weights + (outputs if bias else 0)
-
-    def trilevel_op(op: str, inputs: int, outputs: int) -> None:
-        match op:
-            case "conv1" | "conv3":
-                conv(int(op[-1]), inputs, outputs, bias=False)
-                return
-            case "residual":
-                conv(3, inputs, outputs, bias=False)
-                conv(3, outputs, outputs, bias=False)
-            case "dws":
-                conv(1, inputs, 4 * inputs, bias=False)
-                conv(3, 4 * inputs, 4 * inputs, bias=False, groups=4 * inputs)
-                conv(1, 4 * inputs, outputs, bias=False)
-        if inputs != outputs:
-            conv(1, inputs, outputs, bias=False)
-
-    def cell(step: Cell) -> None:
-        bounds = (trunk, *step.widths, trunk)
-        for op, inputs, outputs in zip(step.ops, bounds, bounds[1:], strict=False):
-            if architecture.space == "edge":
-                conv(int(op[-1]), inputs, outputs, bias=True)
-                params_of_activation(outputs)
-            else:
-                trilevel_op(op, inputs, outputs)
-
-    def params_of_activation(channels: int) -> None:
-        nonlocal params
-        params += channels if architecture.activation == "prelu" and architecture.space == "edge" else 0
+    def conv(place: str, op: str, inputs: int, outputs: int, *, bias: bool = True, active: bool = False) -> Part:
+        weights = int(op[-1]) ** 2 * inputs * outputs
+        extra = outputs * (bias + (active and slopes))
+        return Part(place, op, inputs, outputs, weights * pixels, weights + extra)
 
     # Space-to-depth before a kernel k is a kernel k * step with stride `step`: the same multiply-adds.
-    conv(architecture.stem, image * step * step, trunk, bias=True)
-    params_of_activation(trunk)
+    yield conv("stem", f"conv{architecture.stem}", image * step * step, trunk, active=True)
+    cells = 0
     for part in architecture.path:
-        if part != "up":
-            cell(part)
+        if part == "up":
+            if architecture.shuffle == 1:
+                pixels *= 4
+            yield conv("up", "conv3", trunk, trunk)
             continue
-        if architecture.shuffle == 1:
-            pixels *= 4
-        conv(3, trunk, trunk, bias=True)
+        cells += 1
+        bounds = (trunk, *part.widths, trunk)
+        for op, inputs, outputs in zip(part.ops, bounds, bounds[1:], strict=False):
+            if edge:
+                yield conv(f"cell {cells}", op, inputs, outputs, active=True)
+            else:
+                weights = _trilevel_weights(op, inputs, outputs)
+                yield Part(f"cell {cells}", op, inputs, outputs, weights * pixels, weights)
     outputs = image * architecture.shuffle**2
-    conv(architecture.tail, trunk, outputs, bias=True)
+    yield conv("tail", f"conv{architecture.tail}", trunk, outputs)
     if architecture.skip.startswith("conv"):
-        conv(int(architecture.skip[-1]), image * step * step, outputs, bias=False)
-    return Cost(macs, params)
+        yield conv("skip", architecture.skip, image * step * step, outputs, bias=False)
+
+
+def short(count: float) -> str:
+    """A count with four digits at most and a suffix: 3.62G, 15.7K, 812."""
+    for size, suffix in UNITS:
+        if count >= size:
+            return f"{count / size:.4g}{suffix}"
+    return f"{count:g}"
+
+
+def _trilevel_weights(op: str, inputs: int, outputs: int) -> int:
+    """Weights of an operation of the trilevel space, none of which has a bias."""
+    match op:
+        case "residual":
+            weights = 9 * inputs * outputs + 9 * outputs * outputs
+        case "dws":  # to 4 times the channels, depthwise, and back
+            weights = 4 * inputs * inputs + 9 * 4 * inputs + 4 * inputs * outputs
+        case _:
+            return int(op[-1]) ** 2 * inputs * outputs
+    return weights + (inputs * outputs if inputs != outputs else 0)

@@ -14,7 +14,7 @@ from pipeline.config import Settings, load_settings
 from pipeline.errors import ConfigError, PipelineError
 
 if TYPE_CHECKING:
-    from deploy.engines import Flavour
+    from deploy.engine_facts import Flavour
     from pipeline.backends import Precision
 
 
@@ -197,14 +197,14 @@ def run_all(
 ) -> None:
     """Search, export and verify; skip what is current.
 
-    The network is exported in fp32 and fp16.
+    The network is exported in fp32 and fp16, and in INT8 where the budget's profile is of INT8.
     """
     settings = _settings(config, overrides, seed)
     run = output or Path("runs") / settings.run.name
     from pipeline import stages
 
     stages.search_run(run, settings)
-    stages.export_run(run, {"fp32", "fp16"})
+    stages.export_run(run, stages.precisions_of(settings))
     stages.verify_run(run, settings)
     _tell(run, as_json, judge=True)
 
@@ -284,6 +284,33 @@ def profile(
 def show(run: Path, as_json: bool) -> None:
     """Say what RUN is: architecture, cost, stages, verdict."""
     _tell(run, as_json)
+
+
+@commands.command()
+@click.argument("runs", nargs=-1, required=True, type=Path, metavar="RUN [RUN ...]")
+@click.option(
+    "-o", "--output", type=Path, metavar="FILE.html", help="Page to write; RUN/report/report.html if not given."
+)
+@click.option(
+    "--peers",
+    type=Path,
+    metavar="FILE",
+    help="JSON list of networks to draw beside; published figures at x2 if not given.",
+)
+@json_option
+def report(runs: tuple[Path, ...], output: Path | None, peers: Path | None, as_json: bool) -> None:
+    """Write what is known of each RUN as one HTML page, and as Markdown beside it.
+
+    Verdict, latency, quality, layers, search, architecture, photographs, and how all was measured. The page needs no
+    network. Several runs are compared first.
+    """
+    from pipeline.report import report as write_report
+
+    told = write_report(runs, output, peers)
+    for path in told["written"]:
+        click.echo(path, err=as_json)
+    if as_json:
+        _print_json(told)
 
 
 @commands.command()

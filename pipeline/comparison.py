@@ -1,13 +1,15 @@
-"""Draws the before-and-after picture: where the network gains most over bicubic enlargement."""
+"""Draws where the network gains most over bicubic: one before-and-after picture, and its details as files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.manifest import atomic_path
 from pipeline.metrics import Image8, luma
 
 WINDOW = (72, 96)  # height and width of a detail in HR pixels
@@ -61,6 +63,29 @@ def draw_comparison(examples: Sequence[Example], title: str) -> Image.Image:
     return canvas
 
 
+def write_crops(folder: Path, examples: Sequence[Example]) -> list[dict[str, Any]]:
+    """Writes the photograph, reduced and with the detail marked, and the detail three times, pixel by pixel, as PNG.
+
+    Returns for each example its name, its PSNR-Y in dB, and under "files" the name of each picture in `folder`.
+    """
+    rows = []
+    for number, example in enumerate(examples, start=1):
+        box = detail_box(example)
+        pictures = {
+            "photograph": _overview(example.truth, box, zoom=2),
+            "bicubic": _picture(example.bicubic).crop(box),
+            "ours": _picture(example.ours).crop(box),
+            "truth": _picture(example.truth).crop(box),
+        }
+        files = {kind: f"{number}-{kind}.png" for kind in pictures}
+        for kind, picture in pictures.items():
+            with atomic_path(folder / files[kind]) as temporary:
+                picture.save(temporary, optimize=True)
+        scores = {"bicubic_psnr_y": example.bicubic_psnr_y, "psnr_y": example.psnr_y}
+        rows.append({"name": example.name, **scores, "files": files})
+    return rows
+
+
 def detail_box(example: Example) -> Box:
     """(left, top, right, bottom) of the window in which squared error of luma falls most from bicubic to ours."""
     truth = luma(example.truth).astype(np.float64)
@@ -77,10 +102,10 @@ def _detail(image: Image8, box: Box) -> Image.Image:
     return crop.resize((crop.width * ZOOM, crop.height * ZOOM), Image.Resampling.NEAREST)
 
 
-def _overview(image: Image8, box: Box) -> Image.Image:
-    """The whole photograph in the size of a panel, with the box marked."""
+def _overview(image: Image8, box: Box, zoom: int = ZOOM) -> Image.Image:
+    """The whole photograph in the size of a detail enlarged `zoom` times, with the box marked."""
     whole = _picture(image)
-    factor = min(WINDOW[1] * ZOOM / whole.width, WINDOW[0] * ZOOM / whole.height)
+    factor = min(WINDOW[1] * zoom / whole.width, WINDOW[0] * zoom / whole.height)
     small = whole.resize((max(1, round(whole.width * factor)), max(1, round(whole.height * factor))))
     left, top, right, bottom = (round(place * factor) for place in box)
     ImageDraw.Draw(small).rectangle((left - 1, top - 1, right, bottom), outline=MARK, width=3)

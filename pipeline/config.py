@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -103,6 +103,12 @@ class VerifySettings:
     bf16_max_quality_drop_db: float = setting(0.3, number(0))
     int8_max_quality_drop_db: float = setting(0.15, number(0))
     min_gain_over_bicubic_db: float = setting(0.0, number())
+    latency: bool = setting(True, switch())
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """All but `latency`."""
+        return {name: value for name, value in asdict(self).items() if name != "latency"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from onnx import ModelProto
 
-from deploy.engines import Flavour, Shapes
+from deploy.engine_facts import Flavour, Shapes
 from deploy.runners import Frame
 from pipeline.backends import OPENVINO_INT8, Precision, engine_files, engine_name, model_name
 from pipeline.fold import plain_from_network

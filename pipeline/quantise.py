@@ -17,7 +17,7 @@ from deploy.openvino_runner import usage_events_off
 from deploy.runners import Frame
 from pipeline.architecture import Color
 from pipeline.data import Pair
-from pipeline.errors import DataError
+from pipeline.errors import BackendMissing, DataError
 
 IMAGES = 32  # that ranges are measured on, at most
 SIDE = 256  # of a calibration frame in LR pixels, at most
@@ -72,9 +72,12 @@ def openvino_int8_from_onnx(model: onnx.ModelProto, frames: Sequence[Frame]) -> 
     """The fp32 `model` as OpenVINO computes INT8 fastest: features after a ReLU without a sign, and residual additions
     in INT8 as well, which nncf quantises by the rules of that runtime. Biases take up the mean error of the rounding.
 
-    What `image_path` names stays in float. frames: as `int8_from_onnx` takes them. Raises DataError without frames.
+    What `image_path` names stays in float. frames: as `int8_from_onnx` takes them. Raises DataError without frames,
+    BackendMissing without nncf.
     """
     _check_frames(frames)
+    if "nncf" not in quantisers():
+        raise BackendMissing("nncf is not installed", "pip install 'sr-pipeline[openvino]'")
     with usage_events_off(), redirect_stdout(io.StringIO()):  # it draws its progress
         import nncf
         from nncf.quantization import advanced_parameters as advanced

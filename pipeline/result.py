@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from deploy.bundle import Bundle, bundle_from_dict, open_bundle
@@ -54,7 +54,7 @@ def profile_from_result(name: str, result: Mapping[str, Any]) -> DeviceProfile:
     try:
         bundle = _bundle(result)
         architectures = {model.file: architecture_from_dict(model.architecture) for model in bundle.models}
-        calibrations = [_typical([Timing(**one) for one in group["calibrations"]]) for group in result["groups"]]
+        calibrations = [_joined([Timing(**one) for one in group["calibrations"]], fmean) for group in result["groups"]]
         usual = median(timing.median_ms for timing in calibrations)
         rows = [
             Row(architectures[file], scaled(Timing(**timing), usual / calibration.median_ms))
@@ -78,7 +78,7 @@ def profile_from_result(name: str, result: Mapping[str, Any]) -> DeviceProfile:
             device={str(key): str(value) for key, value in result["device"].items()},
             versions={str(key): str(value) for key, value in result["versions"].items()},
             created=str(result["created"]),
-            calibration=Row(calibration, _typical(calibrations)),
+            calibration=Row(calibration, _joined(calibrations, median)),
             rows=tuple(rows),
         )
     except (AttributeError, ArithmeticError, KeyError, TypeError, ValueError) as error:
@@ -90,8 +90,8 @@ def _bundle(result: Mapping[str, Any]) -> Bundle:
         return bundle_from_dict(result["bundle"])
 
 
-def _typical(timings: list[Timing]) -> Timing:
-    """The median of each quantile over all groups."""
+def _joined(timings: list[Timing], average: Callable[[Iterable[float]], float]) -> Timing:
+    """The average of each quantile over timings of one workload."""
     quantiles = zip(*((one.median_ms, one.p10_ms, one.p90_ms, one.p99_ms) for one in timings), strict=True)
-    median_ms, p10_ms, p90_ms, p99_ms = (round(median(values), DECIMALS) for values in quantiles)
+    median_ms, p10_ms, p90_ms, p99_ms = (round(average(values), DECIMALS) for values in quantiles)
     return Timing(median_ms, p10_ms, p90_ms, p99_ms, sum(one.runs for one in timings))

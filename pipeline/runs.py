@@ -8,6 +8,7 @@ from pipeline.architecture import architecture_from_json, summary
 from pipeline.budget import Budget
 from pipeline.errors import StaleArtifact
 from pipeline.manifest import check_outputs, read_manifest
+from pipeline.verdict import SCHEMA
 
 STAGES = ("search", "export", "verify")
 VERDICT = ("deployed", "quality", "total", "parity", "not_run", "failures", "passed")
@@ -68,6 +69,8 @@ def state_of(run: Path, stage: str) -> dict[str, Any]:
             source, _, output = name.partition("/")
             if source in STAGES and read_manifest(run / source).outputs.get(output) != recorded:
                 raise StaleArtifact(f"{name} was written again since")
+        if stage == "verify" and (schema := report_of(run, stage).get("schema")) != SCHEMA:
+            raise StaleArtifact(f"its report has schema {schema}, this version reads schema {SCHEMA}; verify again")
     except StaleArtifact as error:
         return never | {"stale": error.message}
     return {"finished": manifest.created, "stale": None, "outputs": list(manifest.outputs)}

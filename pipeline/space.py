@@ -65,14 +65,17 @@ class EdgeSpace:
     _costs: dict[tuple[int, ...], Cost] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        cheapest = self._extreme((WIDTHS[0], CELLS[0]), dearest=False)
-        ensure_feasible(self.budget, cheapest, self.cost(cheapest))
+        ensure_feasible(self.budget, self.cheapest(), self.cost(self.cheapest()))
         affordable = [s for s in product(WIDTHS, CELLS) if self._share(self._extreme(s, dearest=False)) <= 1.0]
         plain = [shape for shape in affordable if PLAIN[0] <= self._share(self._plain(shape)) <= PLAIN[1]]
         affordable = plain or affordable
         reach = {shape: min(1.0, self._share(self._extreme(shape, dearest=True))) for shape in affordable}
         goal = min(self.window, max(reach.values()))
         object.__setattr__(self, "shapes", tuple(shape for shape in affordable if reach[shape] >= goal))
+
+    def cheapest(self) -> Architecture:
+        """The architecture with the fewest MACs and params, whatever the budget."""
+        return self._extreme((WIDTHS[0], CELLS[0]), dearest=False)
 
     def cost(self, architecture: Architecture) -> Cost:
         """Its cost, with the latency that `device` predicts where the budget bounds latency."""

@@ -2,15 +2,16 @@
 
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from deploy.engines import Flavour, Shapes
+from deploy.engine_facts import Flavour, Shapes
+from deploy.openers import exported_precision
 from deploy.runners import Frame
 from deploy.upscale import TILE
 from pipeline.architecture import Architecture, architecture_from_dict
-from pipeline.backends import Precision
+from pipeline.backends import Precision, deploy_errors
+from pipeline.budget import Budget
 from pipeline.config import Settings
 from pipeline.data import load_pairs
 from pipeline.distill import teacher_file
@@ -19,15 +20,19 @@ from pipeline.export import export, export_work
 from pipeline.images import hash_folders
 from pipeline.manifest import check_outputs, claim, hash_file, is_current, read_manifest
 from pipeline.model_facts import margin_from_architecture
+from pipeline.profile import profile_from_toml, profile_path
 from pipeline.quantise import frames_from_pairs, quantisers
 from pipeline.runs import budget_of_run, facts_from_run
 from pipeline.search import search
+from pipeline.target import target_of_budget
 from pipeline.terminal import ProgressBar, note, search_figures
 from pipeline.training import Recipe, settings_of, space_from_recipe
 from pipeline.verdict import Thresholds
 from pipeline.verify import verify, verify_work
 
 SMALLEST = 16  # LR pixels on a side of a benchmark image: SSIM needs a window of 11 inside the border
+DEFAULT: tuple[Precision, ...] = ("fp32", "fp16")
+PROFILE = "profile.toml"  # of the device, in the manifest
 CALIBRATION = "calibration/"  # before the names of the folders that int8 was calibrated on, in the manifest
 
 
@@ -51,13 +56,15 @@ def search_run(run: Path, settings: Settings) -> None:
         teacher_weight=train.teacher_weight,
     )
     budget, folders = settings.budget.bounds, settings.data.train
-    inputs = hash_folders(folders, task.scale)
+    inputs = hash_folders(folders, task.scale) | _profile_hash(budget)
     if train.teacher:
         inputs["teacher"] = hash_file(teacher_file(Path(train.teacher)))
     if is_current(run / "search", inputs=inputs, settings=settings_of(recipe, budget), seed=recipe.seed):
         note(f"search: {run} is current")
         return
-    space_from_recipe(recipe, budget)  # an infeasible budget is refused before the images are decoded
+    target = target_of_budget(budget, recipe.scale, recipe.color, recipe.activation, recipe.unshuffle, note)
+    device = None if target is None else target.device
+    space_from_recipe(recipe, budget, device)  # an infeasible budget is refused before the images are decoded
     claim(run / "search")
     with ProgressBar("images") as bar:
         pairs = load_pairs(folders, task.scale, skip_broken=settings.data.skip_broken, progress=bar)
@@ -69,6 +76,7 @@ def search_run(run: Path, settings: Settings) -> None:
             budget,
             pairs,
             inputs=inputs,
+            device=device,
             on_progress=lambda at: bar(at.step, at.steps, search_figures(at), at.phase),
         )
 
@@ -116,7 +124,26 @@ def export_run(
 
 def _trained_on(run: Path) -> list[str]:
     """Folders of the images that the network of `run` was trained on."""
-    return [name for name in check_outputs(run / "search").inputs if name != "teacher"]
+    return [name for name in check_outputs(run / "search").inputs if name not in ("teacher", PROFILE)]
+
+
+def precisions_of(settings: Settings) -> set[Precision]:
+    """What a run is exported in: fp32 and fp16, and what the profile of a latency budget needs. Raises ConfigError."""
+    budget, precisions = settings.budget.bounds, {*DEFAULT}
+    if budget.latency_ms is not None and budget.profile is not None:
+        profile = profile_from_toml(profile_path(budget.profile))
+        with deploy_errors():
+            precisions.add(cast(Precision, exported_precision(profile.runtime, profile.precision)))
+    return precisions
+
+
+def _profile_hash(budget: Budget) -> dict[str, str]:
+    """What a stage reads of the device, for its manifest. Raises ConfigError where there is no such profile."""
+    if budget.latency_ms is None or budget.profile is None:
+        return {}
+    path = profile_path(budget.profile)
+    profile_from_toml(path)
+    return {PROFILE: hash_file(path)}
 
 
 def _shapes(architecture: Architecture, lr_size: tuple[int, int]) -> Shapes:
@@ -129,19 +156,30 @@ def _shapes(architecture: Architecture, lr_size: tuple[int, int]) -> Shapes:
 
 def verify_run(run: Path, settings: Settings) -> None:
     """Writes RUN/verify, whatever the verdict. Raises ConfigError, StaleArtifact, BackendMissing, DataError."""
-    folders, scale = settings.data.benchmarks, facts_from_run(run)["architecture"]["scale"]
-    budget, thresholds = settings.budget.bounds, Thresholds(**asdict(settings.verify))
-    inputs = hash_folders(folders, scale)
-    if is_current(run / "verify", **verify_work(run, budget, thresholds, inputs=inputs)):
+    folders, network = settings.data.benchmarks, architecture_from_dict(facts_from_run(run)["architecture"])
+    budget, thresholds = settings.budget.bounds, Thresholds(**settings.verify.thresholds)
+    scale, timed = network.scale, settings.verify.latency
+    inputs = hash_folders(folders, scale) | _profile_hash(budget)
+    if is_current(run / "verify", **verify_work(run, budget, thresholds, inputs=inputs, timed=timed)):
         note(f"verify: {run} is current")
         return
     claim(run / "verify")
+    target = target_of_budget(budget, scale, network.color, network.activation, network.unshuffle, note)
     pairs = {
         name: load_pairs([folder], scale, skip_broken=settings.data.skip_broken, minimum=SMALLEST)
         for name, folder in _short_names(folders).items()
     }
     with ProgressBar("verify") as bar:
-        verify(run, pairs, budget, thresholds, inputs=inputs, on_progress=lambda at: bar(at.done, at.total, at.image))
+        verify(
+            run,
+            pairs,
+            budget,
+            thresholds,
+            inputs=inputs,
+            target=target,
+            timed=timed,
+            on_progress=lambda at: bar(at.done, at.total, at.doing),
+        )
 
 
 def _short_names(folders: Sequence[str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.architecture import summary
+from pipeline.budget import short
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from pipeline.profile import DeviceProfile, Row
     from pipeline.training import Progress
 
-UNITS = ((10**9, "G"), (10**6, "M"), (10**3, "K"))
 PAUSE = 10.0  # seconds between lines of progress where a bar cannot be drawn
 WIDTH = 110  # columns where there is no terminal
 MOST_IMAGES = 12  # sets with more are shown by their mean
@@ -34,14 +34,6 @@ def console(*, stderr: bool) -> Console:
 def note(line: str) -> None:
     """One line on stderr."""
     console(stderr=True).print(line, markup=False, soft_wrap=True)
-
-
-def short(count: float) -> str:
-    """A count with four digits at most and a suffix: 3.62G, 15.7K, 812."""
-    for size, suffix in UNITS:
-        if count >= size:
-            return f"{count / size:.4g}{suffix}"
-    return f"{count:g}"
 
 
 class ProgressBar:
@@ -171,7 +163,8 @@ def _state_line(state: Mapping[str, Any]) -> Text:
         return Text(f"stale: {state['stale']}", "yellow")
     if not state["finished"]:
         return Text("not yet", "dim")
-    return Text(f"{', '.join(state['outputs'])} ({state['finished']})")
+    folders = dict.fromkeys(f"{name.partition('/')[0]}{'/' if '/' in name else ''}" for name in state["outputs"])
+    return Text(f"{', '.join(folders)} ({state['finished']})")
 
 
 def _quality_table(sets: Mapping[str, Mapping[str, Any]], total: Mapping[str, Any], deployed: str) -> Table:

@@ -71,6 +71,7 @@ class Progress:
     psnr_y, macs, params, latency_ms, share: of the network that would be delivered now; PSNR in dB on the images that
     `hold_out` watches, cost, and the share of the budget it uses; latency is measured once the network is chosen on its
     device, predicted before, and None without a bound on it. candidates: paths that are still in the mixture.
+    radius: of the relaxation, as a fraction of the one that leaves a single network; None in older histories.
     """
 
     step: int
@@ -83,6 +84,7 @@ class Progress:
     latency_ms: float | None
     share: float
     candidates: int
+    radius: float | None = None
 
 
 class Supernet(Protocol):
@@ -163,7 +165,7 @@ class Training:
         self.sampler = PatchSampler(trained, recipe.scale, recipe.patch, recipe.batch, recipe.color, recipe.seed)
         self.watched = [_centre(pair, recipe.scale) for pair in watched]
         self.optimizer = _optimizer(self.supernet.parameter_groups())
-        self.step = 0
+        self.step, self.radius = 0, 0.0
         self.notes: dict[str, Any] = {
             "cut_step": None,
             "loss": 0.0,
@@ -214,7 +216,8 @@ class Training:
         """Closes the mixture step by step, and cuts the one network out of it when it is due."""
         end = max(1, math.ceil(CHOOSING * self.recipe.steps))
         if self.step % SETTLE == 0 or self.step >= end:
-            self.supernet.set_radius(min(1.0, self.step / end))
+            self.radius = min(1.0, self.step / end)
+            self.supernet.set_radius(self.radius)
         if self.step >= end or self.supernet.is_discrete():
             mixed = _psnr_y(lambda lr: _mean_outputs(self.supernet, lr), self.watched, self.recipe)
             network = self._cut()
@@ -242,6 +245,7 @@ class Training:
         return replace(cost, latency_ms=latency)
 
     def _train(self, network: Network) -> None:
+        self.radius = 1.0
         self.network = network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = _optimizer([{"params": list(network.parameters()), "factor": 1.0}])
 
@@ -267,6 +271,7 @@ class Training:
                 latency_ms=cost.latency_ms,
                 share=self.budget.share(cost),
                 candidates=self.supernet.candidates() if self.network is None else 1,
+                radius=self.radius,
             )
             self.history.append(asdict(progress))
         return replace(Progress(**self.history[-1]), step=self.step, phase=self.phase, loss=self.notes["loss"])

@@ -9,7 +9,7 @@ from pipeline.architecture import Architecture, summary
 from pipeline.budget import Budget, Cost
 from pipeline.errors import BudgetMissed, ParityFailed, PipelineError
 
-SCHEMA = 1
+SCHEMA = 2
 HINTS = {
     "parity": "the model is not what was trained: export again; or allow more in the section [verify] of pipeline.toml",
     "quality": "the form loses quality: ship another precision, or allow more in the section [verify] of pipeline.toml",

@@ -2,24 +2,34 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import rmtree
 from typing import Any, get_args
 
-from deploy.engines import Flavour
+from deploy.engine_facts import Flavour
 from deploy.openers import Backend
 from deploy.resample import upscale as bicubic
 from deploy.runners import Runner
-from pipeline.backends import OPENVINO_INT8, Precision, engine_name, model_name, open_engine, open_model
+from pipeline.backends import (
+    OPENVINO_INT8,
+    Precision,
+    engine_name,
+    model_name,
+    open_engine,
+    open_model,
+)
 from pipeline.budget import Budget, Cost, cost_from_architecture
-from pipeline.comparison import Example, draw_comparison
+from pipeline.comparison import Example, draw_comparison, write_crops
 from pipeline.data import Pair
 from pipeline.errors import BackendMissing, DataError, StaleArtifact
 from pipeline.forms import measure, odd_crop, outputs_and_image
+from pipeline.latencies import Progress, time_forms
 from pipeline.manifest import atomic_path, check_outputs, claim, write_json, write_manifest
 from pipeline.network import Network, fvcore_cost, load_network
+from pipeline.target import Target
 from pipeline.torch_runner import Computed, TorchRunner
 from pipeline.verdict import Photograph, Thresholds, report_from_measurements
 
@@ -42,15 +52,6 @@ RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")  # names of t
 Benchmarks = Mapping[str, Sequence[Pair]]
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """image: what was measured last."""
-
-    done: int
-    total: int
-    image: str
-
-
 def verify(
     run: Path,
     benchmarks: Benchmarks,
@@ -58,20 +59,25 @@ def verify(
     thresholds: Thresholds,
     *,
     inputs: Mapping[str, str],
+    target: Target | None = None,
+    timed: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, Any]:
-    """Writes RUN/verify with report.json and comparison.png and returns the report, whatever the verdict in it.
+    """Writes RUN/verify with report.json, comparison.png and crops/; returns the report, whatever the verdict in it.
 
     The training form is the reference. Beside it run, on all photographs and in each set on one that is cropped to odd
     sides where none has such: the plain form, on an NVIDIA GPU as well, every exported model in onnxruntime on the CPU
     and as `FURTHER` says, and every engine. What cannot run here stands in the report's "not_run" with its reason, and
     nothing in its place; only onnxruntime is never spared. `pipeline.verdict.error_from_report` says what a report ends
     with.
-    benchmarks: name of a set -> its pairs. inputs: name -> SHA-256 of what they were read from.
-    Raises ConfigError where there is no run or nothing can be written, StaleArtifact where search or export is
-    unfinished or was changed since, BackendMissing, DataError for an empty set.
+    Unless `timed` is False, all exported forms that run here are timed in turns on a frame of the budget's LR size, and
+    started once more in a process of their own. Where the budget bounds latency, the form of its profile is also timed
+    beside the profile's calibration, and the verdict goes by that.
+    benchmarks: name of a set -> its pairs. inputs: name -> SHA-256 of what was read. target: of a latency budget.
+    Raises ConfigError where there is no run, its export lacks the form of the target, or nothing can be written,
+    StaleArtifact where search or export is unfinished or was changed since, BackendMissing, DataError for an empty set.
     """
-    work = verify_work(run, budget, thresholds, inputs=inputs)
+    work = verify_work(run, budget, thresholds, inputs=inputs, timed=timed)
     empty = [name for name, pairs in benchmarks.items() if not pairs]
     if empty or not benchmarks:
         raise DataError(f"no images in {', '.join(empty) or 'data.benchmarks'}", "name folders with photographs")
@@ -80,11 +86,18 @@ def verify(
     plain = load_network(run / PLAIN)
     with ExitStack() as stack:
         forms, not_run = _forms(run, plain, stack)
+        cost = _cost(plain, budget.lr_size)
+        judged: dict[str, Any] | None = None
+        if target is not None:
+            judged = target.judge(plain.architecture, run, budget)
+            cost = replace(cost, latency_ms=judged["latency_ms"])
         photographs = _measure_all(benchmarks, forms, on_progress)
+        exported = _exported(forms) if timed else {}
+        latency, layers = time_forms(exported, run / "export", budget.lr_size, on_progress)
         deployed = next(name for name in forms if name.startswith("onnx"))
         report = report_from_measurements(
             plain.architecture,
-            _cost(plain, budget.lr_size),
+            cost,
             budget,
             photographs,
             {name: runner.metadata.precision for name, runner in forms.items()},
@@ -92,16 +105,22 @@ def verify(
             thresholds,
             not_run,
         )
+        report |= {"latency": latency, "layers": layers, "profile": judged}
         examples = _examples(benchmarks, photographs, deployed, forms[deployed])
     (folder / "manifest.json").unlink(missing_ok=True)
+    rmtree(folder / "crops", ignore_errors=True)
+    report["examples"] = write_crops(folder / "crops", examples)
     write_json(folder / "report.json", report)
     with atomic_path(folder / "comparison.png") as temporary:
         draw_comparison(examples, report["architecture"]).save(temporary)
-    write_manifest(folder, **work, outputs=["report.json", "comparison.png"])
+    crops = [f"crops/{name}" for example in report["examples"] for name in example["files"].values()]
+    write_manifest(folder, **work, outputs=["report.json", "comparison.png", *crops])
     return report
 
 
-def verify_work(run: Path, budget: Budget, thresholds: Thresholds, *, inputs: Mapping[str, str]) -> dict[str, Any]:
+def verify_work(
+    run: Path, budget: Budget, thresholds: Thresholds, *, inputs: Mapping[str, str], timed: bool = True
+) -> dict[str, Any]:
     """What this verification reads and how it is set, as `manifest.is_current` takes them.
 
     Raises StaleArtifact where search or export is unfinished, was changed since, or the export is of another search.
@@ -119,9 +138,15 @@ def verify_work(run: Path, budget: Budget, thresholds: Thresholds, *, inputs: Ma
         "settings": {
             "budget": asdict(budget),
             "thresholds": asdict(thresholds),
+            "timed": timed,
             "runtimes": [name for name in RUNTIMES if find_spec(name)],  # what can run at last, has to
         },
     }
+
+
+def _exported(forms: Mapping[str, Runner]) -> dict[str, Runner]:
+    """Without the two forms in PyTorch on this CPU."""
+    return {name: runner for name, runner in forms.items() if not name.endswith(" form")}
 
 
 def _forms(run: Path, plain: Network, stack: ExitStack) -> tuple[dict[str, Runner], dict[str, str]]:

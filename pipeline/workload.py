@@ -15,11 +15,12 @@ from deploy.openers import exported_precision
 from pipeline.architecture import Activation, Architecture, Cell, Color
 from pipeline.backends import deploy_errors
 from pipeline.budget import cost_from_architecture
+from pipeline.errors import BackendMissing
 from pipeline.fold import plain_from_network
 from pipeline.model_facts import metadata_from_architecture
 from pipeline.network import network_from_architecture
 from pipeline.onnx_graph import onnx_from_network
-from pipeline.quantise import int8_from_onnx
+from pipeline.quantise import int8_from_onnx, openvino_int8_from_onnx, quantisers
 
 PERIOD = 1021  # weights repeat after so many: 4 KB, which a zip finds again
 SIDE = 16  # of the random frame that INT8 ranges come from
@@ -87,10 +88,14 @@ def write_workload(
 def model_from_architecture(architecture: Architecture, runtime: str, precision: str) -> bytes:
     """The ONNX model that `runtime` runs in `precision`, as export writes it, but with weights that mean nothing.
 
-    The same versions make the same bytes. Raises BackendMissing for a pair that nothing runs.
+    The same versions make the same bytes. Raises BackendMissing for a pair that nothing runs, or without a quantiser.
     """
     with deploy_errors():
         stored = exported_precision(runtime, precision)
+    if (runtime, stored) == ("openvino", "int8") and "nncf" not in quantisers():
+        raise BackendMissing(
+            "nncf is not installed, which quantises for OpenVINO", "pip install 'sr-pipeline[openvino]'"
+        )
     network = plain_from_network(network_from_architecture(architecture))
     pattern = torch.from_numpy(np.random.default_rng(0).standard_normal(PERIOD).astype(np.float32))
     with torch.no_grad():
@@ -105,6 +110,6 @@ def model_from_architecture(architecture: Architecture, runtime: str, precision:
     model = onnx_from_network(network, "fp16" if stored == "fp16" else "fp32", told)
     if stored == "int8":
         frame = np.random.default_rng(0).random((1, architecture.channels, SIDE, SIDE), np.float32)
-        model = int8_from_onnx(model, [frame])
+        model = (openvino_int8_from_onnx if runtime == "openvino" else int8_from_onnx)(model, [frame])
     content: bytes = model.SerializeToString(deterministic=True)
     return content

@@ -1,9 +1,12 @@
 """What many tests build on: one seed, the research images, and small networks of every shape the two spaces have."""
 
 import ctypes
+import json
 import os
 import random
+import shutil
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +16,7 @@ import pytest
 import torch
 
 from pipeline.architecture import Architecture, Cell, Color
-from pipeline.manifest import write_json, write_manifest
+from pipeline.manifest import hash_file, read_manifest, write_json, write_manifest
 from pipeline.network import Network, network_from_architecture, save_network
 
 CONVS = Cell(("conv3", "conv1", "conv5"), (6, 10))
@@ -208,3 +211,53 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config.write_text(SMALL_RUN.format(photographs=folder / "photographs"))
     assert main(["run", "-c", str(config), "-o", str(folder / "run")]) == 0
     return folder
+
+
+@pytest.fixture
+def change_report() -> Callable[..., None]:
+    """Changes entries of RUN/verify/report.json, and the record of the file."""
+
+    def change(run: Path, **values: Any) -> None:
+        path = run / "verify" / "report.json"
+        write_json(path, json.loads(path.read_text()) | values)
+        manifest = read_manifest(run / "verify")
+        outputs = manifest.outputs | {path.name: hash_file(path)}
+        write_json(run / "verify" / "manifest.json", asdict(replace(manifest, outputs=outputs)))
+
+    return change
+
+
+@pytest.fixture
+def measured_run(small_run: Path, tmp_path: Path, change_report: Callable[..., None]) -> Path:
+    """A copy of `small_run`'s run whose verification has times, layers, and a runtime that is missing."""
+    run = Path(shutil.copytree(small_run / "run", tmp_path / "runs" / "small"))
+    times = {"onnxruntime fp32": 12.0, "onnxruntime fp16": 20.0}
+    rows = [
+        {
+            "candidate": candidate,
+            "runtime": candidate.split()[0],
+            "precision": candidate.split()[1],
+            "device": "A processor",
+            "lr_size": [10, 10],
+            "threads": 2,
+            "median_ms": ms,
+            "p10_ms": 0.9 * ms,
+            "p90_ms": 1.1 * ms,
+            "p99_ms": 1.5 * ms,
+            "runs": 30,
+            "load_ms": 40.0,
+            "first_ms": 31.0,
+            "peak_memory_mib": 123.4,
+            "model_bytes": 64_068,
+        }
+        for candidate, ms in times.items()
+    ]
+    layers = [("stem", "Conv", 3.0), ("tail", "Conv", 1.0), ("shuffle", "DepthToSpace", 1.0)]
+    change_report(
+        run,
+        latency=rows,
+        profile={"name": "desk", "drift": 1.03, "predicted_ms": 11.0, "measured_ms": 12.5, "budget_ms": 15.0},
+        layers={"onnxruntime fp32": [{"name": name, "op": op, "ms": ms} for name, op, ms in layers]},
+        not_run=[{"candidate": "tensorrt fp16", "reason": "no NVIDIA GPU"}],
+    )
+    return run

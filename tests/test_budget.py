@@ -2,8 +2,8 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.architecture import Architecture, Cell
-from pipeline.budget import Budget, Cost, cost_from_architecture
+from pipeline.architecture import Architecture, Cell, Up
+from pipeline.budget import Budget, Cost, cost_from_architecture, parts_from_architecture, short
 from pipeline.fold import plain_from_network
 from pipeline.network import Network, fvcore_cost
 
@@ -69,3 +69,24 @@ def test_budget_allows_up_to_its_tightest_bound(budget: Budget, share: float) ->
     cost = Cost(macs=800, params=50)
     assert budget.share(cost) == pytest.approx(share)
     assert budget.allows(cost) == (share <= 1)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0"), (812, "812"), (15_700, "15.7K"), (3_642_163_200, "3.642G"), (2_000_000, "2M")]
+)
+def test_short(count: int, text: str) -> None:
+    assert short(count) == text
+
+
+def test_parts_stand_in_the_order_of_the_network() -> None:
+    cells: tuple[Cell | Up, ...] = (Cell(("dws", "conv1"), (6,)), "up", Cell(("residual",), ()))
+    found = parts_from_architecture(Architecture("trilevel", 4, "rgb", 8, cells, shuffle=4, skip="conv3"), (2, 2))
+    assert [part[:4] for part in found] == [
+        ("stem", "conv3", 3, 8),
+        ("cell 1", "dws", 8, 6),
+        ("cell 1", "conv1", 6, 8),
+        ("up", "conv3", 8, 8),
+        ("cell 2", "residual", 8, 8),
+        ("tail", "conv3", 8, 48),
+        ("skip", "conv3", 3, 48),
+    ]

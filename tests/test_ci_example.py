@@ -41,17 +41,19 @@ def repository(small_run: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("change", "code", "parts"),
     [
-        pytest.param("", 0, ["### The network passes\n", "quality", "parity", "verdict"], id="passes"),
+        pytest.param(
+            "", 0, ["# The network passes\n", "## ✅ passed: runs/ci\n", "### Quality", "| cup |"], id="passes"
+        ),
         pytest.param(
             "parity_db = 500\n",
             ParityFailed.exit_code,
-            ["### The network fails (exit code 7)\n", "error: ", "hint: ", "FAILED"],
+            ["# The network fails (exit code 7)\n", "## ❌ failed: runs/ci\n", "500 dB are asked for", "### Quality"],
             id="parity is missed",
         ),
         pytest.param(
             "parity = 90\n",
             ConfigError.exit_code,
-            ["### The network fails (exit code 2)\n", "error: ", "verify.parity"],
+            ["# The network fails (exit code 2)\n", "error: ", "hint: ", "verify.parity"],
             id="settings are wrong",
         ),
     ],
@@ -75,6 +77,7 @@ def test_verdict_is_comment_and_exit_code(
     comment = (repository / "comment.md").read_text()
     assert comment == (repository / "summary.md").read_text()
     assert comment.count("```") == 2
+    assert len(comment) < 65536  # what GitHub takes
     for part in parts:
         assert part in comment
 

@@ -1,12 +1,20 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from pipeline.comparison import PAPER, WINDOW, ZOOM, Example, detail_box, draw_comparison
+from pipeline.comparison import PAPER, WINDOW, ZOOM, Example, detail_box, draw_comparison, write_crops
 from pipeline.metrics import Image8
 
 
 def noise(*shape: int, seed: int = 0) -> Image8:
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def opened(path: Path) -> Image8:
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
 def example(truth: Image8, top: int, left: int) -> Example:
@@ -49,3 +57,16 @@ def test_more_examples_make_a_higher_picture() -> None:
     one = example(noise(100, 100, 3), 0, 0)
     heights = [draw_comparison([one] * count, "").height for count in (1, 2, 4)]
     assert heights[1] - heights[0] == (heights[2] - heights[1]) / 2 > WINDOW[0] * ZOOM
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_crops_are_the_details_pixel_by_pixel(tmp_path: Path, channels: int) -> None:
+    first = example(noise(200, 200, channels), 17, 40)
+    rows = write_crops(tmp_path, [first, example(noise(20, 300, channels), 0, 0)])
+    assert [(row["name"], row["bicubic_psnr_y"], row["psnr_y"]) for row in rows] == [("Set5/bird", 30.0, 31.5)] * 2
+    for kind, image in (("bicubic", first.bicubic), ("ours", first.ours), ("truth", first.truth)):
+        crop = opened(tmp_path / rows[0]["files"][kind])
+        assert (crop == image[17 : 17 + WINDOW[0], 40 : 40 + WINDOW[1]]).all()
+    sizes = [opened(tmp_path / row["files"]["photograph"]).shape[:2] for row in rows]
+    assert sizes == [(144, 144), (13, 192)]
+    assert len({*tmp_path.iterdir()}) == 8

@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 
-from deploy.engines import Shapes, read_engine
+from deploy.engine_facts import Shapes, read_engine
 from deploy.openvino_runner import OpenVinoRunner
 from deploy.runners import OnnxRuntimeRunner
 from pipeline.architecture import architecture_from_json

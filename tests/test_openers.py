@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.engines import EngineFacts, EngineMismatch, Shapes, write_engine
+from deploy.engine_facts import EngineFacts, EngineMismatch, Shapes, write_engine
 from deploy.onnx_properties import properties_from_onnx
 from deploy.openers import CANDIDATES, ENGINE, PRECISIONS, exported_precision, open_candidate, open_in
 from deploy.runners import ModelUnreadable, RuntimeMissing

@@ -8,7 +8,7 @@ from onnx import TensorProto
 from deploy.runners import Frame
 from pipeline.architecture import Architecture, Cell, Color
 from pipeline.data import Pair
-from pipeline.errors import DataError
+from pipeline.errors import BackendMissing, DataError
 from pipeline.export import properties
 from pipeline.fold import plain_from_network
 from pipeline.network import Network
@@ -130,6 +130,14 @@ def test_no_frames_are_refused(random_network: Callable[..., Network], quantise:
     with pytest.raises(DataError, match="INT8 needs calibration images") as caught:
         quantise(exported(random_network, Architecture("edge", 2, "rgb", 8, ())), [])
     assert "--calibration" in caught.value.hint
+
+
+def test_nncf_is_not_replaced(random_network: Callable[..., Network], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.quantise.find_spec", lambda _: None)
+    model = exported(random_network, Architecture("edge", 2, "rgb", 8, ()))
+    with pytest.raises(BackendMissing, match="nncf is not installed") as caught:
+        openvino_int8_from_onnx(model, [np.zeros((1, 3, 8, 8), np.float32)])
+    assert "openvino" in caught.value.hint
 
 
 def pair(height: int, width: int, channels: int, value: int = 0) -> Pair:

@@ -1,5 +1,6 @@
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,9 @@ import pytest
 from pipeline.budget import Budget
 from pipeline.errors import ConfigError, StaleArtifact
 from pipeline.export import export
-from pipeline.manifest import write_json
+from pipeline.manifest import read_manifest, write_json, write_manifest
 from pipeline.runs import VERDICT, budget_of_run, facts_from_run, report_of, state_of
+from pipeline.verdict import SCHEMA
 
 
 @pytest.fixture
@@ -47,6 +49,15 @@ def test_verdict_on_an_older_export_does_not_count(run: Path) -> None:
     assert facts["passed"] is None
 
 
+def test_verdict_of_another_version_does_not_count(run: Path) -> None:
+    folder, manifest = run / "verify", read_manifest(run / "verify")
+    write_json(folder / "report.json", report_of(run, "verify") | {"schema": 1})
+    write_manifest(folder, inputs=manifest.inputs, settings=manifest.settings, outputs=[*manifest.outputs])
+    facts = facts_from_run(run)
+    assert facts["stages"]["verify"]["stale"] == f"its report has schema 1, this version reads schema {SCHEMA}; verify again"
+    assert facts["passed"] is None
+
+
 def test_changed_output_makes_a_stage_stale(run: Path) -> None:
     (run / "export" / "model.onnx").write_bytes(b"other")
     state = state_of(run, "export")
@@ -71,3 +82,9 @@ def test_unreadable_report(tmp_path: Path) -> None:
     (tmp_path / "search" / "report.json").write_text("{")
     with pytest.raises(StaleArtifact, match=r"report.json cannot be read"):
         report_of(tmp_path, "search")
+
+
+def test_verdict_of_an_earlier_version_does_not_count(run: Path, change_report: Callable[..., None]) -> None:
+    change_report(run, schema=1)
+    assert "has schema 1" in state_of(run, "verify")["stale"]
+    assert facts_from_run(run)["passed"] is None

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.engines import read_engine
+from deploy.engine_facts import read_engine
 from deploy.upscale import TILE
 from pipeline.config import load_settings
 from pipeline.errors import DataError

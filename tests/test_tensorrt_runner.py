@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy.engines import EngineFacts, EngineMismatch, Shapes, write_engine
+from deploy.engine_facts import EngineFacts, EngineMismatch, Shapes, write_engine
 from deploy.runners import DeployError, ModelMetadata, RuntimeMissing
 from deploy.tensorrt_runner import TensorRtRunner
 from pipeline.backends import open_engine

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipeline.terminal import MOST_IMAGES, ProgressBar, run_table, search_figures, short
+from pipeline.terminal import MOST_IMAGES, ProgressBar, run_table, search_figures
 from pipeline.training import Progress
 
 FIGURES = {"psnr_y": 31.5, "bicubic_psnr_y": 31.0, "ssim_y": 0.91, "bicubic_ssim_y": 0.9}
@@ -51,13 +51,6 @@ def drawn(values: dict[str, Any]) -> str:
     with console.capture() as captured:
         console.print(run_table(values))
     return captured.get()
-
-
-@pytest.mark.parametrize(
-    ("count", "text"), [(0, "0"), (812, "812"), (15_700, "15.7K"), (3_642_163_200, "3.642G"), (2_000_000, "2M")]
-)
-def test_short(count: int, text: str) -> None:
-    assert short(count) == text
 
 
 def test_table_of_an_unverified_run() -> None:

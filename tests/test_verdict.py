@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -58,9 +58,9 @@ def test_figures_stand_beside_their_thresholds() -> None:
         replace(photograph("bridge", "Set14"), bicubic_psnr_y=27.0, bicubic_ssim_y=0.7),
         replace(photograph("bird cropped", psnr_between_db=60.0), for_parity=True),
     )
-    assert (found["schema"], found["architecture_id"]) == (1, ARCHITECTURE.id)
-    assert found["budget"] == {"lr_size": (360, 640), "macs": 1000, "params": 100}
-    assert (found["cost"], found["share"]) == ({"macs": 900, "params": 50}, 0.9)
+    assert (found["schema"], found["architecture_id"]) == (2, ARCHITECTURE.id)
+    assert found["budget"] == asdict(BUDGET)
+    assert (found["cost"], found["share"]) == ({"macs": 900, "params": 50, "latency_ms": None}, 0.9)
     assert (found["passed"], found["failures"]) == (True, [])
     assert error_from_report(found) is None
 

@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
-from deploy.engines import Shapes
+from deploy.engine_facts import Shapes
 from deploy.resample import downscale, upscale
 from pipeline.architecture import Architecture, Cell
 from pipeline.backends import Precision
@@ -27,11 +27,12 @@ from pipeline.errors import (
     StaleArtifact,
 )
 from pipeline.export import export
-from pipeline.manifest import is_current, write_manifest
+from pipeline.latencies import Progress
+from pipeline.manifest import check_outputs, is_current, write_manifest
 from pipeline.network import load_network
 from pipeline.quantise import quantisers
 from pipeline.verdict import Thresholds, error_from_report
-from pipeline.verify import Progress, verify, verify_work
+from pipeline.verify import verify, verify_work
 
 ARCHITECTURE = Architecture("edge", 2, "rgb", 8, (Cell(("conv3", "conv1"), (6,)),))
 LUMA = Architecture("edge", 3, "y", 8, (), unshuffle=2, shuffle=6, skip="conv3")
@@ -84,10 +85,11 @@ def check(
     benchmarks: dict[str, list[Pair]] = BENCHMARKS,
     budget: Budget = FREE,
     thresholds: Thresholds = LENIENT,
+    timed: bool = False,
     **others: Any,
 ) -> dict[str, Any]:
     """Verifies `run`; what is returned is what was written."""
-    report = verify(run, benchmarks, budget, thresholds, inputs={"photographs": "ab"}, **others)
+    report = verify(run, benchmarks, budget, thresholds, inputs={"photographs": "ab"}, timed=timed, **others)
     written = (run / "verify" / "report.json").read_text()
     assert json.loads(written) == json.loads(json.dumps(report, allow_nan=False))
     return report
@@ -99,7 +101,7 @@ def test_report_holds_every_figure(run: Path) -> None:
     assert (report["passed"], error_from_report(report)) == (True, None)
     assert report["architecture_id"] == ARCHITECTURE.id
     cost = cost_from_architecture(ARCHITECTURE, (360, 640))
-    assert report["cost"] == {"macs": cost.macs, "params": cost.params}
+    assert report["cost"] == {"macs": cost.macs, "params": cost.params, "latency_ms": None}
     assert {name: entry["photographs"] for name, entry in report["quality"].items()} == {"even": 2, "odd": 1}
     candidates = [row["candidate"] for row in report["parity"]]
     assert candidates[:3] == ["plain form", "onnxruntime fp32", "onnxruntime fp16"]
@@ -115,6 +117,9 @@ def test_report_holds_every_figure(run: Path) -> None:
     image = report["quality"]["odd"]["images"][0]
     assert (image["name"], image["lr_size"]) == ("noise 2", [21, 19])
     assert list(image["forms"]) == ["training form", *(row["candidate"] for row in report["parity"])]
+    crops = {f"crops/{name}" for example in report["examples"] for name in example["files"].values()}
+    assert (len(report["examples"]), len(crops)) == (3, 12)
+    assert crops <= check_outputs(run / "verify").outputs.keys()
     assert [progress.done for progress in seen] == [1, 2, 3, 4]
     assert seen[-1] == Progress(4, 4, "even/noise 0 cropped to 23x19")
 
@@ -145,7 +150,7 @@ def test_runtime_that_is_missing_is_listed_and_not_replaced(run: Path, monkeypat
     assert reasons["openvino fp32"] == reasons["openvino bf16"] == "openvino is not installed"
 
     def current() -> bool:
-        return is_current(run / "verify", **verify_work(run, FREE, LENIENT, inputs={"photographs": "ab"}))
+        return is_current(run / "verify", **verify_work(run, FREE, LENIENT, inputs={"photographs": "ab"}, timed=False))
 
     assert current()
     monkeypatch.setattr("pipeline.verify.find_spec", lambda _: True)  # once it is installed, it has to run
@@ -207,7 +212,7 @@ def test_picture_shows_the_photographs(run: Path) -> None:
 
 def test_verification_is_current_until_something_changes(run: Path, searched_run: Run) -> None:
     def current(budget: Budget = FREE, thresholds: Thresholds = LENIENT, photographs: str = "ab") -> bool:
-        work = verify_work(run, budget, thresholds, inputs={"photographs": photographs})
+        work = verify_work(run, budget, thresholds, inputs={"photographs": photographs}, timed=False)
         return is_current(run / "verify", **work)
 
     assert not current()
@@ -339,3 +344,18 @@ def test_formula_that_differs_from_fvcore_is_a_bug(run: Path, monkeypatch: pytes
     monkeypatch.setattr("pipeline.verify.fvcore_cost", lambda *_: wrong)
     with pytest.raises(AssertionError, match="fvcore counts"):
         check(run)
+
+
+def test_every_exported_form_is_timed(run: Path) -> None:
+    seen: list[Progress] = []
+    report = check(run, budget=Budget((36, 64)), timed=True, on_progress=seen.append)
+    rows = {row["candidate"]: row for row in report["latency"]}
+    assert rows.keys() == {row["candidate"] for row in report["parity"]} - {"plain form"}
+    for name, row in rows.items():
+        assert f"{row['runtime']} {row['precision']}" == name
+        assert row["lr_size"] == [36, 64]
+        assert 0 < row["p10_ms"] <= row["median_ms"] <= row["p90_ms"] <= row["p99_ms"]
+        assert row["runs"] >= 5
+        assert all(row[figure] > 0 for figure in ("load_ms", "first_ms", "peak_memory_mib", "model_bytes"))
+        assert {layer["op"] for layer in report["layers"][name]} & {"Conv", "Convolution"}
+    assert report["profile"] is None

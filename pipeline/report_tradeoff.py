@@ -1,0 +1,159 @@
+"""What a report says of quality against cost: runs beside peers, over MACs and over measured latency."""
+
+from collections.abc import Sequence
+
+from pipeline.budget import short
+from pipeline.charts import Point, scatter
+from pipeline.peer_figures import LR_SIZE, PUBLISHED, SCALE, TRAINED, Peer
+from pipeline.report_document import Block, Pictures, Rows, Section, Table, Words
+from pipeline.report_facts import Facts
+from pipeline.report_quality import mean_psnr
+
+TITLE = "Quality against cost"
+NEAR = 10  # times our MACs, up to which a peer is one to choose instead
+MOST = 4  # charts of latency
+LEAST = 0.5  # dB that an axis spans, so that differences that nobody sees look like none
+
+
+def tradeoff_section(runs: Sequence[Facts], peers: Sequence[Peer] | None) -> Section:
+    """peers: measured ones; None for the published, which are of x2. MACs are for the LR size of the first run."""
+    shown = [facts for facts in runs if facts.verify]
+    if not shown:
+        return Section(TITLE, [])
+    published = peers is None
+    known = PUBLISHED if peers is None else tuple(peers)
+    scale = shown[0].architecture.scale if shown[0].architecture else None
+    if published and scale != SCALE:
+        known = ()
+    benchmark, beside = _benchmark(shown, known)
+    blocks: list[Block] = []
+    latency = _latency_charts(shown, beside, benchmark)
+    macs = _macs_chart(shown, beside, benchmark)
+    blocks.append(Pictures([*latency, macs], _caption(shown, benchmark, beside, published)))
+    if not latency:
+        blocks.append(Words("Latency was not measured, so MACs stand for it; they do not rank latency.", "faint"))
+    if beside:
+        blocks.append(_peer_table(beside, benchmark))
+    return Section(TITLE, blocks)
+
+
+def _benchmark(runs: Sequence[Facts], peers: Sequence[Peer]) -> tuple[str, list[Peer]]:
+    """The benchmark of all runs that most peers near in cost state, "" for all images, and the peers that state it."""
+    common = [name for name in runs[0].verify["quality"] if all(name in facts.verify["quality"] for facts in runs)]
+    stated = {name: [peer for peer in peers if name in peer.psnr_y] for name in common}
+    macs = runs[0].verify["cost"]["macs"]
+    near = {name: [peer for peer in stated[name] if peer.macs and peer.macs < NEAR * macs] for name in common}
+    best = max(common, key=lambda name: (len(near[name]), len(stated[name])), default="")
+    return (best, stated[best]) if best and stated[best] else ("", [])
+
+
+def _macs_chart(runs: Sequence[Facts], peers: Sequence[Peer], benchmark: str) -> str:
+    height, width = runs[0].verify["budget"]["lr_size"]
+    ratio = height * width / (LR_SIZE[0] * LR_SIZE[1])
+    points = [
+        Point(
+            _macs_at(facts, height * width),
+            mean_psnr(facts.verify, facts.verify["deployed"], benchmark),
+            _short_name(facts, runs),
+        )
+        for facts in runs
+    ]
+    points += [Point(peer.macs * ratio, peer.psnr_y[benchmark], peer.name, "peer") for peer in peers if peer.macs]
+    return scatter(
+        points,
+        title="quality against MACs",
+        x_title=f"MACs at LR {height}×{width}",
+        y_title="PSNR-Y in dB",
+        x_text=short,
+        bound=runs[0].verify["budget"].get("macs"),
+        least=LEAST,
+    )
+
+
+def _latency_charts(runs: Sequence[Facts], peers: Sequence[Peer], benchmark: str) -> list[str]:
+    """Of one run without timed peers one chart with all its candidates; else a chart for each, the fastest first."""
+    rows = [(facts, row) for facts in runs for row in facts.verify.get("latency") or []]
+    rows.sort(key=lambda entry: entry[1]["median_ms"])
+    candidates = list(dict.fromkeys(row["candidate"] for _, row in rows))
+    timed = [name for name in candidates if any(name in (peer.latency_ms or {}) for peer in peers)]
+    charts = []
+    for chosen in (timed or (candidates if len(runs) > 1 else [""] if rows else []))[:MOST]:
+        points = [
+            Point(
+                row["median_ms"],
+                mean_psnr(facts.verify, row["candidate"], benchmark),
+                _short_name(facts, runs) if chosen else row["candidate"],
+            )
+            for facts, row in rows
+            if chosen in ("", row["candidate"]) and _measured(facts, row["candidate"])
+        ]
+        points += [
+            Point(peer.latency_ms[chosen], peer.psnr_y[benchmark], peer.name, "peer")
+            for peer in peers
+            if chosen and peer.latency_ms and chosen in peer.latency_ms
+        ]
+        if not points:
+            continue
+        height, width = rows[0][1]["lr_size"]
+        charts.append(
+            scatter(
+                points,
+                title=f"quality against latency{f', {chosen}' if chosen else ''}",
+                x_title=f"median ms for one frame of {height}×{width}",
+                y_title="PSNR-Y in dB",
+                x_text=lambda value: f"{value:g}",
+                bound=(runs[0].verify.get("profile") or {}).get("budget_ms"),
+                least=LEAST,
+            )
+        )
+    return charts
+
+
+def _measured(facts: Facts, candidate: str) -> bool:
+    """Whether the quality of what was timed is known."""
+    return any(row["candidate"] == candidate for row in facts.verify["parity"])
+
+
+def _macs_at(facts: Facts, pixels: int) -> float:
+    height, width = facts.verify["budget"]["lr_size"]
+    return float(facts.verify["cost"]["macs"] * pixels / (height * width))
+
+
+def _short_name(facts: Facts, runs: Sequence[Facts]) -> str:
+    return "ours" if len(runs) == 1 else facts.run.rstrip("/").rpartition("/")[2]
+
+
+def _caption(runs: Sequence[Facts], benchmark: str, peers: Sequence[Peer], published: bool) -> str:
+    means = runs[0].verify["quality"][benchmark] if benchmark else runs[0].verify["total"]
+    where = f"Mean over {benchmark or 'all photographs'}, where bicubic has {means['bicubic_psnr_y']:.2f} dB"
+    if peers:
+        trained = f": {TRAINED}, on other images than ours" if published else ""
+        return f"{where}. Grey: peers{trained}."
+    names = ", ".join(dict.fromkeys(name for peer in PUBLISHED for name in peer.psnr_y))
+    reason = f"published figures are for x{SCALE} on {names}" if published else "none states a benchmark of this run"
+    return f"{where}. No peers are drawn: {reason}."
+
+
+def _peer_table(peers: Sequence[Peer], benchmark: str) -> Table:
+    candidates = list(dict.fromkeys(name for peer in peers for name in peer.latency_ms or {}))
+    head = (
+        "peer",
+        f"{benchmark} dB",
+        f"MACs at {LR_SIZE[0]}×{LR_SIZE[1]}",
+        *(f"{name} ms" for name in candidates),
+        "trained",
+    )
+    rows: Rows = [
+        (
+            peer.name,
+            f"{peer.psnr_y[benchmark]:.2f}",
+            short(peer.macs) if peer.macs else "–",
+            *(
+                f"{peer.latency_ms[name]:.2f}" if peer.latency_ms and name in peer.latency_ms else "–"
+                for name in candidates
+            ),
+            peer.trained,
+        )
+        for peer in sorted(peers, key=lambda peer: peer.macs or 0)
+    ]
+    return Table(head, rows, "peers", (0, len(head) - 1), folded=True)

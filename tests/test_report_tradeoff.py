@@ -1,0 +1,72 @@
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.peer_figures import Peer
+from pipeline.report_document import Pictures, Table, Words
+from pipeline.report_facts import Facts, facts_from_files
+from pipeline.report_tradeoff import tradeoff_section
+
+
+@pytest.fixture
+def facts(measured_run: Path) -> Facts:
+    return facts_from_files(measured_run)
+
+
+def renamed(facts: Facts, *names: str, **verify: Any) -> Facts:
+    """As if it had been verified on sets of these names, with all images in each."""
+    means = facts.verify["quality"]["held-out"]
+    return replace(facts, verify=facts.verify | {"quality": dict.fromkeys(names, means)} | verify)
+
+
+def pictures(*runs: Facts, peers: list[Peer] | None = None) -> Pictures:
+    (found,) = (block for block in tradeoff_section(runs, peers).blocks if isinstance(block, Pictures))
+    return found
+
+
+def labels(svg: str, kind: str) -> list[str]:
+    return re.findall(rf'class="{kind}-text"[^>]*>([^<]+)<', svg)
+
+
+def test_published_peers_of_a_known_benchmark(facts: Facts) -> None:
+    found = pictures(renamed(facts, "Set5", "Set14", cost={"macs": 3_000_000_000, "params": 1}))
+    assert "Set14" in found.caption  # more peers near in cost state it
+    assert "trained on DIV2K" in found.caption
+    latency, macs = found.svgs
+    assert labels(latency, "ours") == ["onnxruntime fp32", "onnxruntime fp16"]
+    assert labels(latency, "bound") == labels(macs, "bound") == ["budget"]
+    assert labels(macs, "ours") == ["ours"]
+    assert {"FSRCNN", "SESR-M5", "ECBSR-M16C64"} <= {*labels(macs, "peer")}
+
+
+def test_no_peers_for_another_scale_or_other_photographs(facts: Facts) -> None:
+    assert facts.architecture is not None
+    found = pictures(facts)
+    assert "No peers are drawn: published figures are for x2 on Set5, Set14, B100" in found.caption
+    assert not labels(found.svgs[-1], "peer")
+    other = replace(facts.architecture, scale=3, shuffle=3)
+    assert "No peers" in pictures(replace(renamed(facts, "Set5"), architecture=other)).caption
+
+
+def test_peers_that_were_timed_get_a_chart_for_each_candidate(facts: Facts) -> None:
+    timed = Peer("rival", {"held-out": 30.0}, latency_ms={"onnxruntime fp16": 9.0, "openvino bf16": 4.0})
+    latency, macs = pictures(facts, peers=[timed]).svgs
+    assert "onnxruntime fp16" in latency
+    assert (labels(latency, "ours"), labels(latency, "peer")) == (["ours"], ["rival"])
+    assert labels(macs, "peer") == []
+
+
+def test_several_runs_are_told_apart(facts: Facts) -> None:
+    other = replace(facts, run="runs/other")
+    fastest, slowest, macs = pictures(facts, other).svgs
+    assert [labels(svg, "ours") for svg in (fastest, slowest, macs)] == [["small", "other"]] * 3
+
+
+def test_without_times_macs_stand_for_them(facts: Facts) -> None:
+    blocks = tradeoff_section([renamed(facts, "Set5", latency=[])], None).blocks
+    assert any(isinstance(block, Words) and "do not rank latency" in block.text for block in blocks)
+    assert any(isinstance(block, Table) and block.caption == "peers" for block in blocks)
+    assert tradeoff_section([replace(facts, verify={})], None).blocks == []
