@@ -31,7 +31,7 @@ HOPELESS = 2.0  # and so is, unseen, a model with so many times the MACs of one 
 
 
 class TooSlow(DeployError):
-    """No model of the bundle is fast enough here to be timed."""
+    """No model of the bundle could be timed here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,8 @@ def measure_bundle(
                 latest_ms = [*timings.values()][-1].median_ms
                 on_progress(Progress(done, len(bundle.models), latest_ms, min(left, guess)))
     skipped |= {model.file: "no time was left" for model in waiting}
+    if not groups and waiting:
+        raise TooSlow("no time was left for the first models")
     if not groups:
         height, width = bundle.lr_size
         raise TooSlow(f"no model takes less than {SLOWEST_MS:g} ms for a frame of {height}x{width}")

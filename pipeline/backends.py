@@ -89,6 +89,6 @@ def deploy_errors() -> Iterator[None]:
     except (BundleDamaged, BundleUnsafe) as error:
         raise StaleArtifact(str(error), "write the bundle again with `sr-pipeline profile --bundle FILE`") from error
     except TooSlow as error:
-        raise ConfigError(str(error), "measure with a smaller --lr-size") from error
+        raise ConfigError(str(error), "measure with a smaller --lr-size, or more --minutes") from error
     except DeployError as error:
         raise ConfigError(str(error), "see that the file can be written, and that the GPU is free") from error

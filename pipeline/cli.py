@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Failed as failed:
         failure, code, result = failed.error, failed.error.exit_code, failed.result
     except (click.Abort, KeyboardInterrupt):
-        failure = PipelineError("interrupted", "the same command goes on: finished stages and checkpoints are kept")
+        failure = PipelineError("interrupted", "the same command goes on from what is finished and from checkpoints")
         code = INTERRUPTED
     click.echo(f"error: {failure.message}", err=True)
     if failure.hint:

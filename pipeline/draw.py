@@ -9,6 +9,7 @@ from pipeline.budget import cost_from_architecture
 from pipeline.space import CELLS, EXPANSIONS, KERNELS, SKIPS, WIDTHS
 
 CANDIDATES = 64  # drawn for each architecture that is kept
+TASTE = 0.5  # of the Dirichlet distributions: below 1, most of what a network has is of one kind
 
 
 def draw_architectures(
@@ -30,32 +31,29 @@ def draw_architectures(
     macs: lowest and highest target, for one LR frame of `lr_size`. The same arguments draw the same list.
     """
     rng = np.random.default_rng(seed)
-    drawn: dict[str, Architecture] = {}
+    drawn: dict[Architecture, None] = {}
     for at in range(count):
         width = WIDTHS[at % len(WIDTHS)]
         candidates = [_candidate(rng, width, scale, color, activation, unshuffle) for _ in range(CANDIDATES)]
-        costs = {one: math.log(cost_from_architecture(one, lr_size).macs) for one in candidates if one.id not in drawn}
+        costs = {one: math.log(cost_from_architecture(one, lr_size).macs) for one in candidates if one not in drawn}
         low, high = max(math.log(macs[0]), min(costs.values())), math.log(macs[1])
         target = rng.uniform(min(low, high), high)
-        nearest = min(costs, key=lambda one: abs(costs[one] - target))
-        drawn[nearest.id] = nearest
-    return list(drawn.values())
+        drawn[min(costs, key=lambda one: abs(costs[one] - target))] = None
+    return [*drawn]
 
 
 def _candidate(
     rng: np.random.Generator, width: int, scale: int, color: Color, activation: str, unshuffle: int
 ) -> Architecture:
     cells = int(rng.choice(CELLS))
-    kernels = rng.dirichlet(np.full(len(EDGE_OPS), 0.7))
-    expansions = rng.dirichlet(np.full(len(EXPANSIONS), 0.7))
-    residual = rng.random()
+    kernels = rng.dirichlet(np.full(len(EDGE_OPS), TASTE))
+    expansions = rng.dirichlet(np.full(len(EXPANSIONS), TASTE))
+    ops = rng.choice(EDGE_OPS, (cells, 2), p=kernels)
+    inner = 4 * np.round(width * rng.choice(EXPANSIONS, cells, p=expansions) / 4)
+    adds = rng.random(cells) < rng.random()
     path = tuple(
-        Cell(
-            (str(rng.choice(EDGE_OPS, p=kernels)), str(rng.choice(EDGE_OPS, p=kernels))),
-            (max(4, 4 * round(width * float(rng.choice(EXPANSIONS, p=expansions)) / 4)),),
-            bool(rng.random() < residual),
-        )
-        for _ in range(cells)
+        Cell((str(first), str(second)), (max(4, int(channels)),), bool(add))
+        for (first, second), channels, add in zip(ops, inner, adds, strict=True)
     )
     return Architecture(
         "edge",

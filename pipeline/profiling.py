@@ -17,6 +17,7 @@ from pipeline.result import profile_from_result, read_result
 from pipeline.terminal import ProgressBar, note
 from pipeline.workload import Task
 
+FEW = 100  # networks below which a model of the device is clearly worse
 BUNDLE_MACS = 40e9  # of the largest networks in a bundle: a device leaves out what is too slow for it
 
 
@@ -54,6 +55,8 @@ def profile_here(
             on_written=bar,
             on_measured=lambda at: bar(at.done, at.total, f"{at.ms:.1f} ms", "networks"),
         )
+    if len(profile.rows) < FEW:
+        note(f"only {len(profile.rows)} networks were fast enough: give more --minutes or a smaller --lr-size")
     return _saved(profile)
 
 

@@ -53,15 +53,18 @@ def profile_from_result(name: str, result: Mapping[str, Any]) -> DeviceProfile:
     """
     try:
         bundle = _bundle(result)
+        calibration = architecture_from_dict(bundle.calibration.architecture)
         architectures = {model.file: architecture_from_dict(model.architecture) for model in bundle.models}
-        calibrations = [_joined([Timing(**one) for one in group["calibrations"]], fmean) for group in result["groups"]]
+        calibrations = [
+            _joined([Row(calibration, Timing(**one)).timing for one in group["calibrations"]], fmean)
+            for group in result["groups"]
+        ]
         usual = median(timing.median_ms for timing in calibrations)
         rows = [
-            Row(architectures[file], scaled(Timing(**timing), usual / calibration.median_ms))
-            for group, calibration in zip(result["groups"], calibrations, strict=True)
+            Row(architectures[file], scaled(Timing(**timing), usual / beside.median_ms))
+            for group, beside in zip(result["groups"], calibrations, strict=True)
             for file, timing in group["models"].items()
         ]
-        calibration = architecture_from_dict(bundle.calibration.architecture)
         task = task_from_architecture(calibration, bundle.lr_size)
         if calibration != calibration_architecture(task):
             raise ValueError("it has another calibration workload")

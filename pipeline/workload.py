@@ -77,7 +77,9 @@ def write_workload(
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(content)
         macs = cost_from_architecture(architecture, task.lr_size).macs
-        models.append(Model(f"models/{file.name}", hashlib.sha256(content).hexdigest(), macs, architecture.to_dict()))
+        models.append(
+            Model(f"models/{file.name}", hashlib.sha256(content).hexdigest(), macs, json.loads(architecture.to_json()))
+        )
         if on_written is not None:
             on_written(at + 1, len(every))
     bundle = Bundle(runtime, precision, task.lr_size, models[0], tuple(models[1:]))

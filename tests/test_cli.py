@@ -339,9 +339,12 @@ def commands_in(document: str) -> list[list[str]]:
     return [shlex.split(match[1]) for match in found if match]
 
 
-def test_commands_of_the_readme_parse() -> None:
-    found = commands_in("README.md")
-    assert {"run", "show", "upscale"} <= {arguments[0] for arguments in found}
+@pytest.mark.parametrize(
+    ("document", "least"), [("README.md", {"run", "show", "upscale"}), ("profiles/README.md", {"profile"})]
+)
+def test_commands_of_a_readme_parse(document: str, least: set[str]) -> None:
+    found = commands_in(document)
+    assert least <= {arguments[0] for arguments in found}
     for name, *arguments in found:
         with click.Context(commands) as context:
             assert commands.commands[name].make_context(name, list(arguments), parent=context).params

@@ -54,7 +54,10 @@ def test_verdict_of_another_version_does_not_count(run: Path) -> None:
     write_json(folder / "report.json", report_of(run, "verify") | {"schema": 1})
     write_manifest(folder, inputs=manifest.inputs, settings=manifest.settings, outputs=[*manifest.outputs])
     facts = facts_from_run(run)
-    assert facts["stages"]["verify"]["stale"] == f"its report has schema 1, this version reads schema {SCHEMA}; verify again"
+    assert (
+        facts["stages"]["verify"]["stale"]
+        == f"its report has schema 1, this version reads schema {SCHEMA}; verify again"
+    )
     assert facts["passed"] is None
 
 

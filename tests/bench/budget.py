@@ -9,13 +9,13 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from pipeline.latency import latency_model_from_profile
 from rich.console import Console
 from rich.table import Table
 
 from pipeline.architecture import architecture_from_json, summary
 from pipeline.budget import Budget
 from pipeline.config import Settings, load_settings
+from pipeline.latency import latency_model_from_profile
 from pipeline.profile import profile_from_toml, profile_path
 from pipeline.runs import report_of
 from pipeline.space import EdgeSpace

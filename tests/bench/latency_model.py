@@ -220,9 +220,9 @@ def agreement(predicted: Floats, measured: Floats) -> dict[str, float]:
     return {
         "mape": round(float(errors.mean()), 4),
         "within_10": round(float((errors <= 0.10).mean()), 4),
-        "spearman": round(float(np.corrcoef(ranks)[0, 1]), 4),
+        "spearman": round(float(np.corrcoef(ranks[0], ranks[1]).item(1)), 4),
         "worst": round(float(errors.max()), 4),
-        "bias": round(median(predicted / measured - 1), 4),
+        "bias": round(float(median(predicted / measured - 1)), 4),
     }
 
 

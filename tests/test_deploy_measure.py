@@ -1,0 +1,136 @@
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from deploy import measure
+from deploy.bundle import Bundle, open_bundle
+from deploy.measure import Progress, Setting, TooSlow, main, measure_bundle, write_result
+from deploy.runners import DeployError, RuntimeMissing
+from deploy.timing import Timing
+from pipeline.architecture import Architecture, Cell
+from pipeline.workload import Task, write_workload
+
+TASK = Task(2, "rgb", (8, 10))
+SETTING = Setting("onnxruntime", "fp32", TASK.lr_size, 1)
+NETWORKS = [Architecture("edge", 2, "rgb", 8, (Cell(("conv3", "conv3"), (8,)),) * cells) for cells in range(5)]
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small groups, so that there are some."""
+    for name, value in (("GROUP", 2), ("BETWEEN", 1), ("ROUNDS", (3, 3))):
+        monkeypatch.setattr(measure, name, value)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    write_workload(folder, TASK, NETWORKS, "onnxruntime", "fp32")
+    return folder
+
+
+@pytest.fixture
+def bundle(folder: Path) -> Bundle:
+    with open_bundle(folder) as (_, bundle):
+        return bundle
+
+
+def test_every_model_is_timed_in_a_group_beside_the_calibration(folder: Path, bundle: Bundle) -> None:
+    told: list[Progress] = []
+    result = measure_bundle(folder, bundle, SETTING, 600, told.append)
+    assert json.loads(json.dumps(result))["bundle"] == json.loads(json.dumps(bundle.to_dict()))
+    groups: list[dict[str, Any]] = result["groups"]
+    assert [[*group["models"]] for group in groups] == [
+        [model.file for model in bundle.models[at : at + 2]] for at in (0, 2, 4)
+    ]
+    assert [len(group["calibrations"]) for group in groups] == [2, 2, 1]
+    for group in groups:
+        for timing in (*group["calibrations"], *group["models"].values()):
+            assert Timing(**timing).runs == 3
+    assert (result["runtime"], result["precision"], result["threads"], result["skipped"]) == (
+        "onnxruntime",
+        "fp32",
+        1,
+        {},
+    )
+    assert {"cpu", "cores"} <= result["device"].keys()
+    assert "onnxruntime" in result["versions"]
+    assert [(at.done, at.total) for at in told] == [(2, 5), (4, 5), (5, 5)]
+    assert all(at.ms > 0 and 0 <= at.seconds_left <= 600 for at in told)
+
+
+def test_nothing_begins_after_the_time_limit(folder: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(range(1000))
+    clock = SimpleNamespace(monotonic=lambda: next(now), perf_counter=time.perf_counter)
+    monkeypatch.setattr(measure, "time", clock)
+    result = measure_bundle(folder, bundle, SETTING, 3)
+    assert len(result["groups"]) == 1
+    assert result["skipped"] == {model.file: "no time was left" for model in bundle.models[2:]}
+
+
+def test_slow_models_are_left_out_and_those_with_far_more_macs_unseen(
+    folder: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    open_setting = Setting.open
+
+    def open_and_say(setting: Setting, path: Path, stack: Any) -> Any:
+        opened.append(path.name)
+        infer, _ = open_setting(setting, path, stack)
+        return infer, 1000.0 if path.name == "002.onnx" else 1.0
+
+    monkeypatch.setattr(Setting, "open", open_and_say)
+    models = [replace(model, macs=201 if model.file == "models/004.onnx" else 100) for model in bundle.models]
+    result = measure_bundle(folder, replace(bundle, models=tuple(models)), SETTING, 600)
+    assert result["skipped"] == {"models/002.onnx": "takes 1000 ms", "models/004.onnx": "has too many MACs"}
+    assert "004.onnx" not in opened
+    assert [[*group["models"]] for group in result["groups"]] == [
+        ["models/001.onnx"],
+        ["models/003.onnx", "models/005.onnx"],
+    ]
+
+
+def test_device_that_is_too_slow_for_all_says_so(folder: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "SLOWEST_MS", 0.0)
+    with pytest.raises(TooSlow, match="no model takes less than 0 ms for a frame of 8x10"):
+        measure_bundle(folder, bundle, SETTING, 600)
+
+
+def test_time_limit_that_leaves_nothing_says_so(folder: Path, bundle: Bundle) -> None:
+    with pytest.raises(TooSlow, match="no time was left for the first models"):
+        measure_bundle(folder, bundle, SETTING, 0)
+
+
+def test_runtime_that_does_not_compute_so_is_missed(folder: Path, bundle: Bundle) -> None:
+    with pytest.raises(RuntimeMissing, match="onnxruntime does not run bf16 here"):
+        measure_bundle(folder, bundle, replace(SETTING, precision="bf16"), 600)
+
+
+def test_command_writes_the_result(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(folder), "-o", str(tmp_path / "result.json"), "--threads", "1"])
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert len(result["groups"]) == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert lines[-1].startswith("5/5 models, the latest ")
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_command_ends_with_one_line(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"error: .* is neither a folder nor a zip"):
+        main([str(tmp_path / "none.zip")])
+    with pytest.raises(SystemExit, match=r"error: .* computes in fp32; onnxruntime int8 needs"):
+        main([str(folder), "--precision", "int8", "-o", str(tmp_path / "result.json")])
+    assert not [*tmp_path.iterdir()]
+
+
+def test_result_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(DeployError, match="cannot write"):
+        write_result(tmp_path / "taken", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]

@@ -1,0 +1,111 @@
+from dataclasses import replace
+
+import pytest
+
+from deploy.measure import Progress
+from deploy.runners import RuntimeMissing
+from deploy.timing import Timing
+from pipeline import measure
+from pipeline.architecture import Architecture, Cell
+from pipeline.errors import BackendMissing, ConfigError
+from pipeline.measure import (
+    drawn_architectures,
+    is_this_device,
+    measure_architecture,
+    measure_device,
+    measure_drift,
+)
+from pipeline.profile import DeviceProfile, Row
+from pipeline.workload import Task, calibration_architecture
+
+TASK = Task(2, "rgb", (12, 16))
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "NETWORKS", 4)
+
+
+@pytest.fixture
+def profile() -> DeviceProfile:
+    return measure_device("here", TASK, "onnxruntime", "fp32", 1, 60)
+
+
+def slower(profile: DeviceProfile, factor: float) -> DeviceProfile:
+    """The profile of a machine that is so many times as slow."""
+    timing = profile.calibration.timing
+    quantiles = {name: factor * getattr(timing, name) for name in ("median_ms", "p10_ms", "p90_ms", "p99_ms")}
+    return replace(profile, calibration=Row(profile.calibration.architecture, replace(timing, **quantiles)))
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision"),
+    [("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("openvino", "bf16"), ("openvino", "int8")],
+)
+def test_device_is_measured(runtime: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(runtime, reason=f"{runtime} is not installed")
+    monkeypatch.setattr(measure, "NETWORKS", 2)
+    written: list[tuple[int, int]] = []
+    measured: list[Progress] = []
+    profile = measure_device("here", TASK, runtime, precision, 1, 60, lambda *at: written.append(at), measured.append)
+    assert (profile.name, profile.candidate, profile.threads) == ("here", f"{runtime} {precision}", 1)
+    assert (profile.lr_size, profile.scale, profile.color) == ((12, 16), 2, "rgb")
+    assert profile.calibration.architecture == calibration_architecture(TASK)
+    assert len({row.architecture.id for row in profile.rows}) == len(profile.rows) == 2
+    assert written[-1] == (3, 3)
+    assert (measured[-1].done, measured[-1].total) == (2, 2)
+
+
+def test_profile_is_of_this_device(profile: DeviceProfile) -> None:
+    assert is_this_device(profile) == []
+    other = replace(
+        profile, device={**profile.device, "cpu": "Small", "os": "another"}, versions={"onnxruntime": "1.0"}
+    )
+    cpu, version = is_this_device(other)
+    assert cpu == f"cpu is {profile.device['cpu']}, was Small"
+    assert version == f"onnxruntime is {profile.versions['onnxruntime']}, was 1.0"
+    with pytest.raises(BackendMissing):
+        is_this_device(replace(profile, runtime="onnxruntime cuda"))
+
+
+def test_drift_and_times_are_ratios_to_the_calibration(profile: DeviceProfile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock that says the same each time, whatever the machine does."""
+    asked: list[list[str]] = []
+
+    def timed(work: dict[str, object], rounds: int) -> dict[str, Timing]:
+        asked.append([*work])
+        times = [3.0, *(30.0 for _ in range(len(work) - 2)), 5.0]
+        return {name: Timing(ms, ms, ms, ms, rounds) for name, ms in zip(work, times, strict=True)}
+
+    monkeypatch.setattr(measure, "time_interleaved", timed)
+    then = slower(profile, 2 / profile.calibration.timing.median_ms)
+    assert measure_drift(then) == pytest.approx(2.0)
+    network = Architecture("edge", 2, "rgb", 8, (Cell(("conv3", "conv3"), (8,)),))
+    assert measure_architecture(then, network).median_ms == pytest.approx(15.0)
+    assert [len(names) for names in asked] == [2, 3]
+
+
+def test_drift_is_measured(profile: DeviceProfile) -> None:
+    assert measure_drift(profile) > 20 * measure_drift(slower(profile, 1000))
+
+
+@pytest.mark.parametrize(("runtime", "precision"), [("onnxruntime", "bf16"), ("onnxruntime cuda", "fp32")])
+def test_what_cannot_run_here_is_missed(runtime: str, precision: str) -> None:
+    with pytest.raises(BackendMissing) as caught:
+        measure_device("here", TASK, runtime, precision, 1, 60)
+    assert isinstance(caught.value.__cause__, RuntimeMissing)
+
+
+def test_time_limit_that_leaves_nothing_says_so() -> None:
+    with pytest.raises(ConfigError, match="no time was left") as caught:
+        measure_device("here", TASK, "onnxruntime", "fp32", 1, 0.001)
+    assert "--minutes" in caught.value.hint
+
+
+def test_networks_of_a_profile_are_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "NETWORKS", 30)
+    networks = drawn_architectures(TASK, 1e7)
+    assert networks == drawn_architectures(TASK, 1e7)
+    assert len({network.width for network in networks}) == 10
+    luma = drawn_architectures(Task(3, "y", (12, 16), "prelu", 2), 1e7)
+    assert {(one.scale, one.color, one.activation, one.unshuffle) for one in luma} == {(3, "y", "prelu", 2)}

@@ -1,0 +1,78 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deploy.probe import main, measure_model, measure_model_apart
+from deploy.runners import DeployError, ModelUnreadable
+from pipeline.workload import Task, calibration_architecture, model_from_architecture
+
+SIZE = (12, 16)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model_from_architecture(calibration_architecture(Task(2, "rgb", SIZE)), "onnxruntime", "fp32"))
+    return path
+
+
+@pytest.mark.parametrize(("runtime", "precision"), [("onnxruntime", "fp32"), ("openvino", "fp32")])
+@pytest.mark.parametrize("measure", [measure_model, measure_model_apart])
+def test_model_is_measured(
+    model: Path, measure: Callable[..., dict[str, object]], runtime: str, precision: str
+) -> None:
+    pytest.importorskip(runtime, reason=f"{runtime} is not installed")
+    found = measure(model, runtime, precision, SIZE, threads=1, runs=3)
+    assert json.loads(json.dumps(found)) == found
+    assert (found["runs"], found["threads"], found["lr_size"]) == (3, 1, [12, 16])
+    assert found["model_bytes"] == model.stat().st_size
+    for name in ("load_ms", "first_ms", "p10_ms", "median_ms", "p90_ms", "p99_ms", "base_memory_mib"):
+        value = found[name]
+        assert isinstance(value, float)
+        assert value > 0
+    assert found["peak_memory_mib"] > found["base_memory_mib"]  # type: ignore[operator]
+    layers: list[dict[str, object]] = found["layers"]  # type: ignore[assignment]
+    kinds = [str(layer["op"]) for layer in layers]
+    assert sum(kind.startswith("Conv") for kind in kinds) >= 6
+    assert "DepthToSpace" in kinds
+    assert {*layers[0]} == {"name", "op", "ms"}
+
+
+def test_process_of_its_own_holds_less(model: Path) -> None:
+    """This one holds torch."""
+    apart = measure_model_apart(model, "onnxruntime", "fp32", SIZE, threads=1, runs=1)
+    assert apart["base_memory_mib"] < measure_model(model, "onnxruntime", "fp32", SIZE, 1, runs=1)["base_memory_mib"]
+
+
+def test_process_does_not_mistake_the_folder_it_is_in(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (model.parent / "deploy").mkdir()
+    (model.parent / "deploy" / "__init__.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(model.parent)
+    assert measure_model_apart(model, "onnxruntime", "fp32", SIZE, runs=1)["runs"] == 1
+
+
+def test_what_is_wrong_is_told_across_processes(model: Path) -> None:
+    with pytest.raises(ModelUnreadable, match="no model at"):
+        measure_model(model.with_name("none.onnx"), "onnxruntime", "fp32", SIZE)
+    with pytest.raises(DeployError, match=r"^no model at"):
+        measure_model_apart(model.with_name("none.onnx"), "onnxruntime", "fp32", SIZE)
+    with pytest.raises(DeployError, match="computes in fp32; onnxruntime int8 needs"):
+        measure_model_apart(model, "onnxruntime", "int8", SIZE)
+
+
+def test_command_prints_one_object(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(model), "--lr-size", "8x8", "--runs", "2"])
+    assert json.loads(capsys.readouterr().out)["lr_size"] == [8, 8]
+    with pytest.raises(SystemExit, match="error: "):
+        main([str(model), "--lr-size", "8"])
+
+
+def test_no_torch_is_imported(model: Path) -> None:
+    code = f"import sys; from deploy.probe import main; main([{str(model)!r}, '--lr-size=8x8', '--runs=1']); "
+    code += "print(*(name for name in ('torch', 'pipeline', 'onnx') if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[1] == ""

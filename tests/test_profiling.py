@@ -1,0 +1,153 @@
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.openers import PRECISIONS, RUNTIMES
+from pipeline import measure
+from pipeline.cli import commands, main
+from pipeline.errors import BackendMissing, ConfigError, StaleArtifact
+from pipeline.profile import profile_from_toml
+
+NETWORKS = 14  # more than a group
+TINY = ["--set", "budget.lr_size=[12, 16]"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(measure, "NETWORKS", NETWORKS)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """A Python that has numpy and onnxruntime, and of this project only what a bundle brings."""
+    folder = tmp_path_factory.mktemp("device")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    python = folder / "bin" / "python"
+    wanted = [f"{name}=={version(name)}" for name in ("numpy", "onnxruntime")]
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
+
+    def run(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([python, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.fixture
+def bundle(here: Path) -> Path:
+    """A bundle, and the folder beside it that a device has unpacked it into."""
+    path = here / "out.zip"
+    assert main(["profile", "--bundle", str(path), *TINY]) == 0
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(here / "out")
+    return path
+
+
+def test_device_without_torch_measures_itself(
+    device: Callable[..., "subprocess.CompletedProcess[str]"], bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = bundle.with_suffix("")
+    absent = device(
+        "-c", "import deploy, importlib.util as u; print([u.find_spec(n) for n in ('torch', 'pipeline')])", cwd=folder
+    )
+    assert absent.stdout == "[None, None]\n"
+    done = device("-m", "deploy.measure", ".", "-o", "result.json", "--threads", "1", cwd=folder)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.splitlines()[-1].startswith(f"{NETWORKS}/{NETWORKS} models")
+    result = folder / "result.json"
+    assert main(["profile", "far", "--import", str(result), "--bundle", str(bundle), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told == {
+        "profile": "profiles/far.toml",
+        "name": "far",
+        "candidate": "onnxruntime fp32",
+        "networks": NETWORKS,
+    }
+    profile = profile_from_toml(Path("profiles/far.toml"))
+    assert (profile.name, profile.threads, profile.lr_size) == ("far", 1, (12, 16))
+    assert profile.versions["onnxruntime"] == version("onnxruntime")
+
+    assert main(["profile", "--bundle", "other.zip", "--set", "budget.lr_size=[12, 18]"]) == 0
+    assert main(["profile", "far2", "--import", str(result), "--bundle", "other.zip"]) == StaleArtifact.exit_code
+    assert "error: " in (shown := capsys.readouterr().err)
+    assert "is the result of another bundle than other.zip" in shown
+    assert [path.name for path in Path("profiles").iterdir()] == ["far.toml"]
+
+
+def test_device_without_a_runtime_says_so(
+    device: Callable[..., "subprocess.CompletedProcess[str]"], bundle: Path
+) -> None:
+    done = device("-m", "deploy.measure", ".", "--runtime", "openvino", cwd=bundle.with_suffix(""))
+    assert (done.returncode, done.stderr) == (1, "error: openvino is not installed\n")
+    assert not (bundle.with_suffix("") / "result.json").exists()
+
+
+def test_machine_is_measured_and_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", "here", "--threads", "1", *TINY]) == 0
+    captured = capsys.readouterr()
+    for words in ("calibration", "fastest", "slowest", "spread", "profiles/here.toml", "12x16", "1 threads"):
+        assert words in captured.out
+    assert f"models {NETWORKS + 1}/{NETWORKS + 1}" in captured.err
+    assert f"networks {NETWORKS}/{NETWORKS}" in captured.err
+    assert f"only {NETWORKS} networks were fast enough" in captured.err
+    assert len(profile_from_toml(Path("profiles/here.toml")).rows) == NETWORKS
+
+
+def test_name_is_made_of_device_and_candidate(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "NETWORKS", 1)
+    monkeypatch.setattr("pipeline.profiling.device_facts", lambda _: {"cpu": "Tiny(R) CPU @ 1.0"})
+    assert main(["profile", "--lr-size", "10x8"]) == 0
+    assert profile_from_toml(Path("profiles/tiny-r-cpu-1-0-onnxruntime-fp32.toml")).lr_size == (10, 8)
+    assert "LR 10x8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (["--precision", "bf16"], BackendMissing, "onnxruntime does not run bf16 here"),
+        (["--runtime", "onnxruntime cuda"], BackendMissing, "onnxruntime has no CUDAExecutionProvider"),
+        (["--runtime", "abacus"], ConfigError, "'abacus'"),
+        (["--lr-size", "360"], ConfigError, "'360' is no height x width; expected 360x640"),
+        (["--lr-size", "0x4"], ConfigError, "'0x4' is no height x width"),
+        (["--lr-size", "5x6", "--set", "search.unshuffle=2"], ConfigError, "5x6 is no multiple of unshuffle 2"),
+        (["--minutes", "0"], ConfigError, "--minutes"),
+        (["--minutes", "0.0001"], ConfigError, "no time was left"),
+        (["--import", "none.json"], ConfigError, "cannot read none.json"),
+        (["--import", "broken.json"], StaleArtifact, "is no result of"),
+        (["--bundle", "x.zip", "--precision", "bf16"], BackendMissing, "onnxruntime does not run bf16 here"),
+    ],
+)  # fmt: skip
+def test_mistake_leaves_nothing(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], error: type[Any], message: str
+) -> None:
+    (here / "broken.json").write_text("{")
+    assert main(["profile", "name", *TINY, *arguments]) == error.exit_code
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert [str(path.relative_to(here)) for path in here.rglob("*") if path.is_file()] == ["broken.json"]
+
+
+def test_bundle_that_leaves_its_folder_is_refused(here: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with zipfile.ZipFile(bundle, "a") as archive:
+        archive.writestr("../evil.py", "")
+    result = {"schema": 1, "bundle": json.loads((here / "out" / "bundle.json").read_text())}
+    (here / "result.json").write_text(json.dumps(result))
+    assert main(["profile", "far", "--import", "result.json", "--bundle", str(bundle)]) == StaleArtifact.exit_code
+    assert "error: the bundle names '../evil.py', which leaves its folder" in capsys.readouterr().err
+    assert not (here / "profiles").exists()
+    assert not (here.parent / "evil.py").exists()
+
+
+def test_command_takes_what_deploy_runs() -> None:
+    choices = {option.name: option.type.to_info_dict().get("choices") for option in commands.commands["profile"].params}
+    assert (choices["runtime"], choices["precision"]) == (RUNTIMES, PRECISIONS)
