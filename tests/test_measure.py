@@ -59,7 +59,9 @@ def test_device_is_measured(runtime: str, precision: str, monkeypatch: pytest.Mo
 def test_profile_is_of_this_device(profile: DeviceProfile) -> None:
     assert is_this_device(profile) == []
     other = replace(
-        profile, device={**profile.device, "cpu": "Small", "os": "another"}, versions=profile.versions | {"onnxruntime": "1.0"}
+        profile,
+        device={**profile.device, "cpu": "Small", "os": "another"},
+        versions=profile.versions | {"onnxruntime": "1.0"},
     )
     cpu, version = is_this_device(other)
     assert cpu == f"cpu is {profile.device['cpu']}, was Small"
