@@ -16,7 +16,7 @@ from pipeline.fold import plain_from_network
 from pipeline.manifest import atomic_path, check_outputs, claim, versions, write_manifest
 from pipeline.model_facts import metadata_from_architecture
 from pipeline.network import Network, load_network, save_network
-from pipeline.onnx_graph import OPSET, onnx_from_network
+from pipeline.onnx_graph import GRAPH, onnx_from_network
 from pipeline.quantise import int8_from_onnx, openvino_int8_from_onnx, quantisers
 
 WEIGHTS = "weights.safetensors"
@@ -90,7 +90,7 @@ def export_work(
             "precisions": sorted(precisions),
             "quantisers": quantisers() if "int8" in precisions else [],
             "engines": built,
-            "opset": OPSET,
+            "graph": GRAPH,
         },
     }
 

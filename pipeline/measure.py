@@ -14,12 +14,13 @@ from pipeline.architecture import Architecture
 from pipeline.backends import deploy_errors
 from pipeline.budget import cost_from_architecture
 from pipeline.draw import draw_architectures
+from pipeline.onnx_graph import GRAPH
 from pipeline.profile import DeviceProfile, scaled
 from pipeline.result import profile_from_result
 from pipeline.workload import Task, calibration_architecture, model_from_architecture, write_workload
 
 SEED, NETWORKS = 0, 160
-ROUNDS = 20
+ROUNDS, REPEATS = 15, 3
 DRIFT = 0.15  # change of the calibration beyond which a machine is not what it was
 HERE = ("gpu", "cpu", "cores", "features")  # facts that make a device
 
@@ -80,22 +81,30 @@ def measure_architecture(profile: DeviceProfile, architecture: Architecture) -> 
 
 
 def measure_model(profile: DeviceProfile, model: bytes) -> Timing:
-    """The same for an exported model. Raises BackendMissing, StaleArtifact where it is none."""
+    """The same for an exported model: the middle one of `REPEATS` timings, as a busy machine disturbs now and then one.
+
+    Raises BackendMissing, StaleArtifact where it is no model.
+    """
     calibration = profile.calibration
-    now_ms, timings = _calibration_and(_setting(profile), calibration.architecture, model)
-    return scaled(timings[0], calibration.timing.median_ms / now_ms)
+    repeats = []
+    for _ in range(REPEATS):
+        now_ms, timings = _calibration_and(_setting(profile), calibration.architecture, model)
+        repeats.append(scaled(timings[0], calibration.timing.median_ms / now_ms))
+    return sorted(repeats, key=lambda timing: timing.median_ms)[REPEATS // 2]
 
 
 def is_this_device(profile: DeviceProfile) -> list[str]:
     """What differs between the profile's device and this machine, one line each; nothing where it is the same one.
 
-    Compared are processor, usable cores, features and GPU, and the version of the runtime. Raises BackendMissing.
+    Compared are processor, usable cores, features and GPU, the version of the runtime, and that of the exported
+    graphs. Raises BackendMissing.
     """
     with deploy_errors():
         facts, versions = device_facts(profile.runtime), runtime_versions(profile.runtime)
     package = profile.runtime.partition(" ")[0]
     pairs = {name: (profile.device.get(name), facts.get(name)) for name in HERE}
     pairs[package] = (profile.versions.get(package), versions[package])
+    pairs["graph"] = (profile.versions.get("graph"), str(GRAPH))
     return [f"{name} is {here}, was {was}" for name, (was, here) in pairs.items() if was != here]
 
 

@@ -22,6 +22,7 @@ Precision = Literal["fp32", "fp16"]
 
 # Nothing newer is needed, and runtimes since 2022 read these, those of older Jetson releases included.
 OPSET = 17
+GRAPH = 2  # raised when a network is written as other nodes: exports are made, and devices measured, anew
 IR_VERSION = 8
 
 TYPES = {"fp32": (TensorProto.FLOAT, np.float32), "fp16": (TensorProto.FLOAT16, np.float16)}

@@ -111,21 +111,19 @@ def _latency_table(rows: Sequence[dict[str, Any]], best: dict[str, Any] | None) 
 
 
 def _profile_words(profile: dict[str, Any]) -> list[Block]:
-    drift = profile["drift"]
-    told = f"Against the profile {profile['name']}: {profile['measured_ms']:.2f} ms measured, scaled by its calibration"
-    if profile.get("predicted_ms") is not None:
-        told += f"; {profile['predicted_ms']:.2f} ms predicted"
-    if profile.get("budget_ms") is not None:
-        share = profile["measured_ms"] / profile["budget_ms"]
-        told += f"; {share:.1%} of the budget of {profile['budget_ms']:g} ms"
-    blocks: list[Block] = [
-        Words(f"{told}. The calibration took {drift:.2f} times as long as when the profile was made.")
-    ]
-    if abs(drift - 1) > DRIFT:
-        blocks.append(
-            Words(f"The machine has drifted from its profile by {drift - 1:+.0%}; measure the profile again.", "bad")
-        )
-    return blocks
+    """What the verdict goes by: what was measured on the profile's device, elsewhere what its model predicts."""
+    used, drift = profile["latency_ms"], profile["drift"]
+    share = f"{used / profile['budget_ms']:.1%} of the budget of {profile['budget_ms']:g} ms"
+    if profile["measured_ms"] is None:
+        told = f"By the model of profile {profile['name']} ({profile['candidate']}): {used:.2f} ms, {share}."
+        return [Words(told), Words(f"Not measured: {profile['not_measured']}.", "bad")]
+    told = (
+        f"Against the profile {profile['name']} ({profile['candidate']}): {used:.2f} ms measured, scaled by its "
+        f"calibration; {profile['predicted_ms']:.2f} ms predicted; {share}. "
+        f"The calibration took {drift:.2f} times as long as when the profile was made."
+    )
+    drifted = f"The machine has drifted from its profile by {drift - 1:+.0%}; measure the profile again."
+    return [Words(told), *([Words(drifted, "bad")] if abs(drift - 1) > DRIFT else [])]
 
 
 def _or_dash(value: float | None, spec: str, unit: str = "") -> str:

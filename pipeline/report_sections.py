@@ -66,8 +66,9 @@ def key_figures(facts: Facts) -> list[Figure]:
         figures.append(Figure("latency", f"{row['median_ms']:.2f} ms", note))
     profile = report.get("profile") or {}
     if profile.get("budget_ms"):
-        note = f"{profile['measured_ms'] / profile['budget_ms']:.1%} of the budget of {profile['budget_ms']:g} ms"
-        figures.append(Figure("on its profile", f"{profile['measured_ms']:.2f} ms", f"{note}, {profile['name']}"))
+        note = f"{profile['latency_ms'] / profile['budget_ms']:.1%} of the budget of {profile['budget_ms']:g} ms"
+        label = "on its profile" if profile["measured_ms"] is not None else "predicted"
+        figures.append(Figure(label, f"{profile['latency_ms']:.2f} ms", f"{note}, {profile['name']}"))
     if basis:
         for name, label in (("macs", "MACs"), ("params", "params")):
             used, bound = basis["cost"][name], basis["budget"][name]

@@ -13,6 +13,7 @@ from deploy.timing import Timing
 from pipeline.architecture import architecture_from_dict
 from pipeline.backends import deploy_errors
 from pipeline.errors import ConfigError, StaleArtifact
+from pipeline.onnx_graph import GRAPH
 from pipeline.profile import DECIMALS, DeviceProfile, Row, scaled
 from pipeline.workload import calibration_architecture, model_from_architecture, task_from_architecture
 
@@ -79,7 +80,7 @@ def profile_from_result(name: str, result: Mapping[str, Any]) -> DeviceProfile:
             activation=task.activation,
             unshuffle=task.unshuffle,
             device={str(key): str(value) for key, value in result["device"].items()},
-            versions={str(key): str(value) for key, value in result["versions"].items()},
+            versions={str(key): str(value) for key, value in result["versions"].items()} | {"graph": str(GRAPH)},
             created=str(result["created"]),
             calibration=Row(calibration, _joined(calibrations, median)),
             rows=tuple(rows),

@@ -74,8 +74,11 @@ class EdgeSpace:
         object.__setattr__(self, "shapes", tuple(shape for shape in affordable if reach[shape] >= goal))
 
     def cheapest(self) -> Architecture:
-        """The architecture with the fewest MACs and params, whatever the budget."""
-        return self._extreme((WIDTHS[0], CELLS[0]), dearest=False)
+        """The architecture that uses least of the budget; without one on latency the narrowest with the fewest cells.
+
+        Narrow networks are not the fastest everywhere: runtimes compute whole blocks of channels faster than parts.
+        """
+        return min((self._extreme((width, CELLS[0]), dearest=False) for width in WIDTHS), key=self._share)
 
     def cost(self, architecture: Architecture) -> Cost:
         """Its cost, with the latency that `device` predicts where the budget bounds latency."""
@@ -94,11 +97,16 @@ class EdgeSpace:
         return self.budget.share(self.cost(architecture))
 
     def _extreme(self, shape: Shape, *, dearest: bool) -> Architecture:
+        """Of the networks of a shape with the largest kernels, or the smallest, the one that costs most, or least."""
         end = -1 if dearest else 0
-        ops = (EDGE_OPS[end], EDGE_OPS[end])
-        return self._architecture(
-            shape, KERNELS[1:][end], KERNELS[1:][end], SKIPS[end], [(ops, EXPANSIONS[end], False)]
-        )
+        ops, kernel = (EDGE_OPS[end], EDGE_OPS[end]), KERNELS[1:][end]
+        order = slice(None, None, -1 if dearest else 1)
+        found = [
+            self._architecture(shape, kernel, kernel, skip, [(ops, expansion, False)])
+            for expansion in EXPANSIONS[order]
+            for skip in SKIPS[order]
+        ]
+        return (max if dearest else min)(found, key=self._share)
 
     def _plain(self, shape: Shape) -> Architecture:
         """The network of 3x3 convolutions of one width that an engineer would scale by hand."""
@@ -164,7 +172,9 @@ class EdgeSpace:
 
     def envelope(self) -> Architecture:
         """The smallest architecture that every one of the space is a slice of; far above the budget itself."""
-        return self._extreme((max(width for width, _ in self.shapes), self.max_cells), dearest=True)
+        shape = (max(width for width, _ in self.shapes), self.max_cells)
+        ops = (EDGE_OPS[-1], EDGE_OPS[-1])
+        return self._architecture(shape, KERNELS[-1], KERNELS[-1], SKIPS[-1], [(ops, EXPANSIONS[-1], False)])
 
     def architecture(self, genes: Sequence[int]) -> Architecture:
         picked = [variable.options[gene] for variable, gene in zip(self.variables, genes, strict=True)]

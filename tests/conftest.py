@@ -256,7 +256,16 @@ def measured_run(small_run: Path, tmp_path: Path, change_report: Callable[..., N
     change_report(
         run,
         latency=rows,
-        profile={"name": "desk", "drift": 1.03, "predicted_ms": 11.0, "measured_ms": 12.5, "budget_ms": 15.0},
+        profile={
+            "name": "desk",
+            "candidate": "openvino bf16",
+            "drift": 1.03,
+            "predicted_ms": 11.0,
+            "measured_ms": 12.5,
+            "latency_ms": 12.5,
+            "budget_ms": 15.0,
+            "not_measured": None,
+        },
         layers={"onnxruntime fp32": [{"name": name, "op": op, "ms": ms} for name, op, ms in layers]},
         not_run=[{"candidate": "tensorrt fp16", "reason": "no NVIDIA GPU"}],
     )

@@ -38,8 +38,9 @@ def test_networks_are_of_the_task_and_of_the_space(color: Color, scale: int, uns
 
 
 def test_the_seed_decides() -> None:
-    assert _drawn(seed=3) == _drawn(seed=3)
-    assert not {one.id for one in _drawn(seed=3)} & {one.id for one in _drawn(seed=4)}
+    drawn = _drawn(20, seed=3)
+    assert drawn == _drawn(20, seed=3)
+    assert not {one.id for one in drawn} & {one.id for one in _drawn(20, seed=4)}
 
 
 def test_the_draw_is_spread_over_the_space() -> None:

@@ -63,3 +63,15 @@ def test_without_a_verification_the_reason_is_given(facts: Facts) -> None:
     assert words(latency_section(missing).blocks) == [
         ("Not measured: verify: not finished; run `sr-pipeline verify x`.", "faint")
     ]
+
+
+def test_what_was_predicted_alone_says_why(
+    facts: Facts, measured_run: Path, change_report: Callable[..., None]
+) -> None:
+    elsewhere = {"measured_ms": None, "drift": None, "latency_ms": 11.0, "not_measured": "cpu is A, was B"}
+    change_report(measured_run, profile=facts.verify["profile"] | elsewhere)
+    found = words(latency_section(facts_from_files(measured_run)).blocks)
+    assert any(
+        "By the model of profile desk (openvino bf16): 11.00 ms, 73.3% of the budget" in text for text, _ in found
+    )
+    assert ("Not measured: cpu is A, was B.", "bad") in found

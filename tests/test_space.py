@@ -117,3 +117,16 @@ def test_a_latency_below_the_fastest_network_is_infeasible() -> None:
     with pytest.raises(InfeasibleBudget, match=r"and 4\.50 ms on device .*") as caught:
         EdgeSpace(2, "rgb", budget, device=Device(_milliseconds))
     assert caught.value.hint.startswith("raise budget.latency_ms, or")
+
+
+def test_the_fastest_network_is_not_always_the_narrowest() -> None:
+    def whole_blocks(architecture: Architecture) -> float:
+        """A device that is slow at less than 16 channels."""
+        widths = [architecture.width, *(width for cell in architecture.cells for width in cell.widths)]
+        return 5.0 + sum(3.0 if width < 16 else width / 16 for width in widths)
+
+    budget = Budget((360, 640), latency_ms=10.0, profile="device")
+    space = EdgeSpace(2, "rgb", budget, device=Device(whole_blocks))
+    assert (space.cheapest().width, whole_blocks(space.cheapest())) == (16, 8.0)
+    genes = space.fit([np.zeros(len(variable.options)) for variable in space.variables])
+    assert 0.9 <= space.share(genes) <= 1.0

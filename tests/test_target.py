@@ -15,6 +15,7 @@ from pipeline.cli import main
 from pipeline.draw import draw_architectures
 from pipeline.errors import ConfigError, StaleArtifact, UnpricedOp
 from pipeline.manifest import hash_file
+from pipeline.onnx_graph import GRAPH
 from pipeline.profile import DeviceProfile, Row, save_profile
 from pipeline.runs import report_of
 from pipeline.target import Target, target_of_budget
@@ -41,7 +42,7 @@ def profile_of_here(**changes: object) -> DeviceProfile:
         scale=2,
         color="rgb",
         device=device_facts("onnxruntime"),
-        versions=runtime_versions("onnxruntime"),
+        versions=runtime_versions("onnxruntime") | {"graph": str(GRAPH)},
         created="2026-01-01T00:00:00+00:00",
         calibration=row(calibration_architecture(TASK)),
         rows=tuple(row(architecture) for architecture in drawn),
@@ -83,6 +84,7 @@ def test_networks_are_timed_on_this_machine_and_scaled_by_the_calibration(save: 
     [
         ({"device": {"cpu": "another", "cores": "64"}}, r"cpu is .*, was another"),
         ({"versions": {"onnxruntime": "1.0"}}, r"onnxruntime is .*, was 1\.0"),
+        ({"versions": runtime_versions("onnxruntime") | {"graph": "1"}}, rf"graph is {GRAPH}, was 1"),
         ({"runtime": "onnxruntime cuda"}, "CUDAExecutionProvider|GPU|driver|libcuda"),
     ],
 )

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.architecture import architecture_from_json, summary
-from pipeline.budget import Budget
+from pipeline.budget import Budget, Device
 from pipeline.config import Settings, load_settings
 from pipeline.latency import latency_model_from_profile
 from pipeline.profile import profile_from_toml, profile_path
@@ -75,8 +75,9 @@ def rows_of_profile(name: str, budgets: int) -> Iterator[Row]:
     profile = profile_from_toml(profile_path(name))
     height, width = profile.lr_size
     model = latency_model_from_profile(profile)
-    anything = Budget(profile.lr_size, macs=10**15)
-    space = EdgeSpace(profile.scale, profile.color, anything, profile.activation, profile.unshuffle)
+    most = Budget(profile.lr_size, latency_ms=MOST_MS, profile=name)
+    device = Device(model.predict_ms)
+    space = EdgeSpace(profile.scale, profile.color, most, profile.activation, profile.unshuffle, device=device)
     floor = FLOOR * model.predict_ms(space.cheapest())
     for budget_ms in np.geomspace(floor, MOST_MS, budgets):
         chosen = {
