@@ -1,0 +1,193 @@
+"""How close exported networks come to the machine's limit, beside peers and beside the plain export of one of them.
+
+All are timed in one interleaved run, in each runtime and precision that is installed. The plain export is what
+torch.onnx.export writes and the runtime's own example runs. Luma peers leave the chroma to bicubic, which is not timed.
+From the project's root: python -m tests.bench.inference
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from deploy.device import device_facts, runtime_versions
+from deploy.openers import open_candidate
+from deploy.runners import Frame, RuntimeMissing
+from deploy.timing import Timing, time_interleaved
+from pipeline.metrics import psnr
+from pipeline.quantise import quantisers
+from tests.bench.machine import bandwidth, openvino_request, peak_macs
+from tests.bench.subjects import FEATURE_BYTES, OURS, PLAIN, Subject, bytes_moved, subjects, write
+
+Candidate = tuple[str, str]
+CANDIDATES: tuple[Candidate, ...] = (
+    ("onnxruntime", "fp32"),
+    ("onnxruntime", "int8"),
+    ("openvino", "fp32"),
+    ("openvino", "bf16"),
+    ("openvino", "int8"),
+)
+GOAL = ("openvino", "bf16")
+LEAST, LEAST_ELSEWHERE = 1.5, 0.97  # 3 %: what two timings of one network may differ by
+LEAST_PARITY_DB = 90.0  # of the fp32 outputs
+console = Console(stderr=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.inference", description=__doc__)
+    parser.add_argument("--lr-size", nargs=2, type=int, default=(360, 640), help="of the frame (%(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="of one operator (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=30, help="turns of every network (%(default)s)")
+    given = parser.parse_args()
+    found = compared(tuple(given.lr_size), given.threads, given.rounds)
+    show(found)
+    print(json.dumps(found))
+
+
+def compared(lr_size: tuple[int, int], threads: int, rounds: int) -> dict[str, Any]:
+    every = subjects(lr_size)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        work, missing = opened(every, lr_size, threads, Path(folder), stack)
+        outputs = {(candidate, name): run() for (candidate, name), run in work.items() if name in (OURS, PLAIN)}
+        with console.status(f"timing {len(work)} networks in turns"):
+            timings = time_interleaved({json.dumps(key): run for key, run in work.items()}, rounds)
+    timed = dict(zip(work, timings.values(), strict=True))
+    measured = [candidate for candidate in CANDIDATES if " ".join(candidate) not in missing]
+    peaks: dict[str, float] = {}
+    for runtime, precision in track(measured, "the machine's own limits", console=console, transient=True):
+        peaks[precision] = max(peak_macs(runtime, precision, threads), peaks.get(precision, 0.0))
+    moving = bandwidth(threads)
+    exports = [export_row(candidate, every, timed, outputs, peaks) for candidate in measured]
+    return {
+        "lr_size": [*lr_size],
+        "threads": threads,
+        "rounds": rounds,
+        "device": device_facts("onnxruntime"),
+        "versions": {name: text for runtime, _ in measured for name, text in runtime_versions(runtime).items()},
+        "peak_gmacs": {precision: peak / 1e9 for precision, peak in peaks.items()},
+        "bandwidth_gb": moving / 1e9,
+        "networks": [
+            network_row(candidate, subject, lr_size, timed[candidate, subject.name], peaks, moving)
+            for candidate in measured
+            for subject in every
+        ],
+        "export": exports,
+        "not_run": missing,
+        "passed": GOAL in measured and all(row["passed"] for row in exports),
+    }
+
+
+def opened(
+    every: Sequence[Subject], lr_size: tuple[int, int], threads: int, folder: Path, stack: ExitStack
+) -> tuple[dict[tuple[Candidate, str], Callable[[], Frame]], dict[str, str]]:
+    """What runs one random frame through each network in each candidate; and candidate -> why it cannot run here."""
+    work: dict[tuple[Candidate, str], Callable[[], Frame]] = {}
+    missing: dict[str, str] = {}
+    for candidate in track(CANDIDATES, "writing and opening networks", console=console, transient=True):
+        runtime, precision = candidate
+        stored = "int8" if precision == "int8" else "fp32"
+        if (runtime, stored) == ("openvino", "int8") and "nncf" not in quantisers():
+            missing[" ".join(candidate)] = "nncf is not installed"
+            continue
+        for at, subject in enumerate(every):
+            path = folder / f"{runtime}-{stored}-{at}.onnx"
+            if not path.exists():
+                write(subject, runtime, stored, path)
+            try:
+                runner = stack.enter_context(open_candidate(path, runtime, precision, threads))
+            except RuntimeMissing as error:
+                missing[" ".join(candidate)] = str(error)
+                break
+            frame = np.random.default_rng(0).random((1, subject.channels, *lr_size), np.float32)
+            run = partial(runner.infer, frame)
+            if subject.plain and runtime == "openvino":
+                run = partial(openvino_request(path.read_bytes(), precision, threads, frame.shape), frame)
+            work[candidate, subject.name] = run
+    return work, missing
+
+
+def network_row(
+    candidate: Candidate,
+    subject: Subject,
+    lr_size: tuple[int, int],
+    timing: Timing,
+    peaks: Mapping[str, float],
+    moving: float,
+) -> dict[str, Any]:
+    """The timing of a network, and the shares of the machine's peak and of its bandwidth that it reaches."""
+    seconds = timing.median_ms / 1e3
+    moved = bytes_moved(subject.model, lr_size, FEATURE_BYTES[candidate[1]])
+    return {
+        "candidate": " ".join(candidate),
+        "network": subject.name,
+        "color": subject.color,
+        "macs": subject.macs,
+        "bytes": moved,
+        **asdict(timing),
+        "gmacs": subject.macs / seconds / 1e9,
+        "of_peak": subject.macs / seconds / peaks[candidate[1]],
+        "of_bandwidth": moved / seconds / moving,
+    }
+
+
+def export_row(
+    candidate: Candidate,
+    every: Sequence[Subject],
+    timed: Mapping[tuple[Candidate, str], Timing],
+    outputs: Mapping[tuple[Candidate, str], Frame],
+    peaks: Mapping[str, float],
+) -> dict[str, Any]:
+    """The exported graph against the plain one. ceiling: the ratio if only multiply-adds took time, at the peak."""
+    ours, plain = timed[candidate, OURS].median_ms, timed[candidate, PLAIN].median_ms
+    macs = next(subject.macs for subject in every if subject.name == OURS)
+    parity = min(psnr(outputs[candidate, PLAIN], outputs[candidate, OURS]), 200.0)
+    least = LEAST if candidate == GOAL else LEAST_ELSEWHERE
+    return {
+        "candidate": " ".join(candidate),
+        "plain_ms": plain,
+        "ours_ms": ours,
+        "ratio": plain / ours,
+        "ceiling": plain / (1e3 * macs / peaks[candidate[1]]),
+        "least": least,
+        "parity_db": parity,
+        "passed": plain / ours >= least and (candidate[1] != "fp32" or parity >= LEAST_PARITY_DB),
+    }
+
+
+def show(found: Mapping[str, Any]) -> None:
+    cells = {(row["network"], row["candidate"]): row for row in found["networks"]}
+    height, width = found["lr_size"]
+    table = Table(title=f"LR {height}x{width}, {found['threads']} threads: ms, % of peak, % of bandwidth")
+    candidates = [*dict.fromkeys(candidate for _, candidate in cells)]
+    for heading in ("network", "color", "GMACs", *candidates):
+        table.add_column(heading, justify="left" if heading in ("network", "color") else "right")
+    for name in dict.fromkeys(name for name, _ in cells):
+        rows = [cells[name, candidate] for candidate in candidates]
+        shown = (f"{row['median_ms']:.1f} {100 * row['of_peak']:3.0f} {100 * row['of_bandwidth']:3.0f}" for row in rows)
+        table.add_row(name, rows[0]["color"], f"{rows[0]['macs'] / 1e9:.2f}", *shown)
+    console.print(table)
+    exports = Table(title="the same function, exported plainly and by us")
+    for heading in ("candidate", "plain ms", "ours ms", "times as fast", "at most", "asked", "parity dB"):
+        exports.add_column(heading, justify="left" if heading == "candidate" else "right")
+    for row in found["export"]:
+        figures = (row["plain_ms"], row["ours_ms"], row["ratio"], row["ceiling"], row["least"], row["parity_db"])
+        exports.add_row(row["candidate"], *(f"{figure:.2f}" for figure in figures))
+    console.print(exports)
+    peaks = ", ".join(f"{precision} {peak:.0f}" for precision, peak in found["peak_gmacs"].items())
+    console.print(f"peak in GMAC/s: {peaks}; bandwidth {found['bandwidth_gb']:.0f} GB/s")
+    for candidate, reason in found["not_run"].items():
+        console.print(f"not run: {candidate}: {reason}")
+
+
+if __name__ == "__main__":
+    main()

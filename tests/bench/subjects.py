@@ -1,0 +1,144 @@
+"""The networks that inference is timed with: ours of three budgets, peers, and one exported by PyTorch too."""
+
+import tempfile
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+
+from deploy.runners import ModelMetadata
+from pipeline.architecture import Architecture, Cell
+from pipeline.budget import cost_from_architecture
+from pipeline.fold import plain_from_network
+from pipeline.model_facts import metadata_from_architecture
+from pipeline.network import Network, network_from_architecture
+from pipeline.onnx_graph import OPSET, onnx_from_network
+from pipeline.quantise import int8_from_onnx, openvino_int8_from_onnx
+from tests.bench.peer_export import cost_from_peer, metadata_from_peer, onnx_from_peer
+from tests.bench.peers import peer_from_name
+
+PEERS = ("FSRCNN", "ESPCN", "SESR-M5", "ECBSR-M4C16", "QuickSRNet-Small")
+OURS, PLAIN = "5 convs, ours", "5 convs, plain"  # the same function of 16 channels
+FEATURE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+FUSED = {"Relu", "LeakyRelu", "PRelu", "Clip", "Identity", "Constant"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """A network to be timed. macs: of one frame. plain: exported and run without anything of ours."""
+
+    name: str
+    color: str
+    macs: int
+    model: onnx.ModelProto
+    metadata: ModelMetadata
+    plain: bool = False
+
+    @property
+    def channels(self) -> int:
+        return 3 if self.color == "rgb" else 1
+
+
+def architectures() -> dict[str, Architecture]:
+    """As searches with budgets of 8K, 16K and 64K MACs per LR pixel end with; and the one of 5 convolutions."""
+
+    def network(width: int, *inner: int, stem: int = 3) -> Architecture:
+        cells = tuple(Cell(("conv3", "conv3"), (channels,)) for channels in inner)
+        return Architecture("edge", 2, "rgb", width, cells, stem=stem, skip="conv3")
+
+    five = Cell(("conv3", "conv3", "conv3"), (16, 16), residual=False)
+    return {
+        "ours 8K": network(12, 12, 12, stem=5),
+        "ours 16K": network(16, 12, 16, 16),
+        "ours 64K": network(32, 32, 32, 32),
+        OURS: replace(network(16), path=(five,)),
+    }
+
+
+def subjects(lr_size: tuple[int, int]) -> list[Subject]:
+    """All of them, with random weights, which cost the time that trained ones cost."""
+    found = []
+    for name, architecture in architectures().items():
+        network = _random_network(architecture)
+        metadata = metadata_from_architecture(architecture, "fp32")
+        macs = cost_from_architecture(architecture, lr_size).macs
+        found.append(Subject(name, "rgb", macs, onnx_from_network(network, "fp32", {}), metadata))
+        if name == OURS:
+            found.append(Subject(PLAIN, "rgb", macs, _as_pytorch_exports(network), metadata, plain=True))
+    for name in PEERS:
+        peer = peer_from_name(name, 2).eval()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "peer.onnx"
+            onnx_from_peer(peer, path)
+            model = onnx.load(path)
+        macs = cost_from_peer(peer, lr_size).macs
+        found.append(Subject(name, peer.color, macs, model, metadata_from_peer(peer)))
+    return found
+
+
+def write(subject: Subject, runtime: str, stored: str, path: Path) -> None:
+    """The model as `runtime` runs it in the precision `stored`, fp32 or int8."""
+    model = subject.model
+    if stored == "int8":
+        frame = np.random.default_rng(0).random((1, subject.channels, 64, 64), np.float32)
+        model = (openvino_int8_from_onnx if runtime == "openvino" else int8_from_onnx)(model, [frame])
+    onnx.helper.set_model_props(model, replace(subject.metadata, precision=stored).to_properties())
+    path.write_bytes(model.SerializeToString())
+
+
+def bytes_moved(model: onnx.ModelProto, lr_size: tuple[int, int], feature_bytes: int) -> int:
+    """Bytes that one frame has to move where nothing stays in a cache from one layer to the next.
+
+    Every layer reads what it takes, weights included, and writes what it gives, once. An activation is part of the
+    layer before it, and an addition reads only what that layer has not just made. Frame and result are float32,
+    everything else has `feature_bytes` for each value.
+    """
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    for dim, side in zip(fixed.graph.input[0].type.tensor_type.shape.dim[2:], lr_size, strict=True):
+        dim.dim_value = side
+    fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    del fixed.graph.value_info[:]
+    graph = onnx.shape_inference.infer_shapes(fixed, data_prop=True).graph
+    ends = {graph.input[0].name, graph.output[0].name}
+    values = {weight.name: int(np.prod(weight.dims)) for weight in graph.initializer}
+    for value in (*graph.value_info, graph.input[0]):
+        values[value.name] = int(np.prod([dim.dim_value for dim in value.type.tensor_type.shape.dim]))
+    channels = graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    values[graph.output[0].name] = channels * 4 * lr_size[0] * lr_size[1]
+    moved = 0
+    for node in graph.node:
+        if node.op_type not in FUSED:
+            names = [name for name in (*node.input[node.op_type == "Add" :], *node.output) if name]
+            moved += sum(values[name] * (4 if name in ends else feature_bytes) for name in names)
+    return moved
+
+
+def _random_network(architecture: Architecture) -> Network:
+    network = network_from_architecture(architecture)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return plain_from_network(network)
+
+
+def _as_pytorch_exports(network: Network) -> onnx.ModelProto:
+    size = {0: "batch", 2: "height", 3: "width"}
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        file = Path(folder) / "plain.onnx"
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            network,
+            (torch.zeros(1, network.architecture.channels, 8, 8),),
+            file,
+            input_names=["lr"],
+            output_names=["sr"],
+            opset_version=OPSET,
+            dynamic_axes={"lr": size, "sr": size},
+            dynamo=False,
+        )
+        return onnx.load(file)
