@@ -205,7 +205,7 @@ def test_a_latency_budget_is_kept_on_the_device(
     network = load_network(tmp_path / "search" / "weights.safetensors").architecture
     assert len(report["finalists"]) in finalists
     assert report["cost"]["latency_ms"] == (measure_ms or milliseconds)(network) == seen[-1].latency_ms
-    assert 0.9 <= report["share"] <= 1.0
+    assert 0.85 <= report["share"] <= 1.0
     assert report["budget"]["profile"] == "board"
 
 
