@@ -100,11 +100,10 @@ class EdgeSpace:
         """Of the networks of a shape with the largest kernels, or the smallest, the one that costs most, or least."""
         end = -1 if dearest else 0
         ops, kernel = (EDGE_OPS[end], EDGE_OPS[end]), KERNELS[1:][end]
-        order = slice(None, None, -1 if dearest else 1)
         found = [
             self._architecture(shape, kernel, kernel, skip, [(ops, expansion, False)])
-            for expansion in EXPANSIONS[order]
-            for skip in SKIPS[order]
+            for expansion in (EXPANSIONS[::-1] if dearest else EXPANSIONS)
+            for skip in (SKIPS[::-1] if dearest else SKIPS)
         ]
         return (max if dearest else min)(found, key=self._share)
 
