@@ -20,7 +20,7 @@ from pipeline.result import profile_from_result
 from pipeline.workload import Task, calibration_architecture, model_from_architecture, write_workload
 
 SEED, NETWORKS = 0, 160
-ROUNDS = 30
+ROUNDS, REPEATS = 15, 3
 DRIFT = 0.15  # change of the calibration beyond which a machine is not what it was
 HERE = ("gpu", "cpu", "cores", "features")  # facts that make a device
 
@@ -81,10 +81,16 @@ def measure_architecture(profile: DeviceProfile, architecture: Architecture) -> 
 
 
 def measure_model(profile: DeviceProfile, model: bytes) -> Timing:
-    """The same for an exported model. Raises BackendMissing, StaleArtifact where it is none."""
+    """The same for an exported model: the middle one of `REPEATS` timings, as a busy machine disturbs now and then one.
+
+    Raises BackendMissing, StaleArtifact where it is no model.
+    """
     calibration = profile.calibration
-    now_ms, timings = _calibration_and(_setting(profile), calibration.architecture, model)
-    return scaled(timings[0], calibration.timing.median_ms / now_ms)
+    repeats = []
+    for _ in range(REPEATS):
+        now_ms, timings = _calibration_and(_setting(profile), calibration.architecture, model)
+        repeats.append(scaled(timings[0], calibration.timing.median_ms / now_ms))
+    return sorted(repeats, key=lambda timing: timing.median_ms)[REPEATS // 2]
 
 
 def is_this_device(profile: DeviceProfile) -> list[str]:

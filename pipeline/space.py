@@ -97,7 +97,7 @@ class EdgeSpace:
         return self.budget.share(self.cost(architecture))
 
     def _extreme(self, shape: Shape, *, dearest: bool) -> Architecture:
-        """Of the networks of a shape whose kernels are the largest or the smallest, the one that costs most or least."""
+        """Of the networks of a shape with the largest kernels, or the smallest, the one that costs most, or least."""
         end = -1 if dearest else 0
         ops, kernel = (EDGE_OPS[end], EDGE_OPS[end]), KERNELS[1:][end]
         order = slice(None, None, -1 if dearest else 1)
