@@ -51,7 +51,7 @@ def test_every_model_is_timed_in_a_group_beside_the_calibration(folder: Path, bu
     assert [len(group["calibrations"]) for group in groups] == [2, 2, 1]
     for group in groups:
         for timing in (*group["calibrations"], *group["models"].values()):
-            assert Timing(**timing).runs == 3
+            assert Timing(**timing).runs in (2, 3)  # one may have lost the processor
     assert (result["runtime"], result["precision"], result["threads"], result["skipped"]) == (
         "onnxruntime",
         "fp32",
@@ -85,7 +85,7 @@ def test_slow_models_are_left_out_and_those_with_far_more_macs_unseen(
         return infer, 1000.0 if path.name == "002.onnx" else 1.0
 
     monkeypatch.setattr(Setting, "open", open_and_say)
-    models = [replace(model, macs=201 if model.file == "models/004.onnx" else 100) for model in bundle.models]
+    models = [replace(model, macs=401 if model.file == "models/004.onnx" else 100) for model in bundle.models]
     result = measure_bundle(folder, replace(bundle, models=tuple(models)), SETTING, 600)
     assert result["skipped"] == {"models/002.onnx": "takes 1000 ms", "models/004.onnx": "has too many MACs"}
     assert "004.onnx" not in opened
