@@ -15,6 +15,7 @@ from pipeline.rules import Rule, choice, count, file_name, folders, number, or_n
 Relaxation = Literal["sorted", "sparsestmax", "sparsemax", "softmax", "gumbel", "sigmoid"]
 Scale = Literal[2, 3, 4]
 Unshuffle = Literal[1, 2]
+TrainPrecision = Literal["auto", "fp32", "bf16"]
 
 MACS = 3_700_000_000  # about 16,000 for each LR pixel of 360x640
 
@@ -84,6 +85,7 @@ class TrainSettings:
     rate: float = setting(4e-3, number(0, above=True))
     teacher: str = setting("", text())
     teacher_weight: float = setting(0.5, number(0, 1))
+    precision: TrainPrecision = setting("auto", choice(TrainPrecision))
 
 
 @dataclass(frozen=True, slots=True)

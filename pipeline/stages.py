@@ -54,6 +54,7 @@ def search_run(run: Path, settings: Settings) -> None:
         variant=settings.search.variant,
         teacher=train.teacher,
         teacher_weight=train.teacher_weight,
+        precision=train.precision,
     )
     budget, folders = settings.budget.bounds, settings.data.train
     inputs = hash_folders(folders, task.scale) | _profile_hash(budget)

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from deploy.upscale import Infer, upscale_image
 from pipeline.architecture import Architecture, Color, Space, Variant, architecture_from_dict, summary
+from pipeline.autocast import bf16_pays
 from pipeline.budget import Budget, Cost, Device, cost_from_architecture
 from pipeline.checkpoint import Checkpoint, save_checkpoint
-from pipeline.config import Relaxation
+from pipeline.config import Relaxation, TrainPrecision
 from pipeline.data import Pair, PatchSampler
 from pipeline.distill import taught, teacher_from_file
 from pipeline.errors import ConfigError
@@ -45,6 +46,7 @@ class Recipe:
     batch, patch: patches per step and their LR side in pixels. rate: peak learning rate of AdamW, cosine to zero.
     activation, unshuffle: of `edge` architectures. variant: of the `trilevel` space.
     teacher: a .onnx or .safetensors file, "" for none; teacher_weight: its share of the loss.
+    precision: of the convolutions in training; "auto" measures whether bf16 is faster than fp32 here.
     """
 
     space: Space
@@ -61,6 +63,7 @@ class Recipe:
     variant: Variant = "b"
     teacher: str = ""
     teacher_weight: float = 0.0
+    precision: TrainPrecision = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +148,6 @@ def hold_out(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
     return [pair for pair in pairs if id(pair) not in names], watched or list(pairs[:1])
 
 
-def bf16_pays() -> bool:
-    """Whether bfloat16 is faster than float32 in training: on CPUs with AMX. By capability, so it is reproducible."""
-    return bool(torch.cpu._is_amx_tile_supported())
-
-
 class Training:
     """The state of one search: a supernet that becomes a network, its optimizer, and what was noted on the way."""
 
@@ -168,6 +166,7 @@ class Training:
         self.step, self.radius = 0, 0.0
         self.notes: dict[str, Any] = {
             "cut_step": None,
+            "precision": _precision(recipe.precision),
             "loss": 0.0,
             "seconds": {"search": 0.0, "train": 0.0},
             "finalists": [],
@@ -195,7 +194,7 @@ class Training:
 
         for group in self.optimizer.param_groups:
             group["lr"] = group["factor"] * self._rate()
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.notes["precision"] == "bf16"):
             if self.network is None:
                 loss = self.supernet.loss(lr, hr, self.step, objective)
             else:
@@ -292,6 +291,7 @@ class Training:
             "finalists": self.notes["finalists"],
             "relaxation": self.recipe.relaxation,
             "steps": self.recipe.steps,
+            "precision": self.notes["precision"],
             "cut_step": searched,
             "supernet_psnr_y": self.notes["supernet_psnr_y"],
             "cut_psnr_y": self.notes["cut_psnr_y"],
@@ -322,6 +322,12 @@ class Training:
 
     def _identity(self, inputs: Mapping[str, str]) -> str:
         return json.dumps([SCHEMA, settings_of(self.recipe, self.budget), dict(inputs)], sort_keys=True)
+
+
+def _precision(asked: TrainPrecision) -> str:
+    if asked != "auto":
+        return asked
+    return "bf16" if bf16_pays() else "fp32"
 
 
 def _optimizer(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
