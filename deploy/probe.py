@@ -35,7 +35,7 @@ def measure_model(
     Raises RuntimeMissing, ModelUnreadable.
     """
     runtime_versions(runtime)
-    base = _memory_mib("VmRSS")
+    base = memory_mib("VmRSS")
     start = time.perf_counter()
     with open_candidate(path, runtime, precision, threads) as runner:
         loaded = time.perf_counter()
@@ -44,7 +44,7 @@ def measure_model(
         infer()
         first = time.perf_counter()
         timing = time_interleaved({"model": infer}, runs)["model"]
-        peak = _memory_mib("VmHWM")
+        peak = memory_mib("VmHWM")
     with open_candidate(path, runtime, precision, threads, counters=True) as counting:
         infer = one_frame(counting, lr_size)
         for _ in range(COUNTED):
@@ -90,8 +90,8 @@ def measure_model_apart(
     return result
 
 
-def _memory_mib(name: str) -> float:
-    """VmRSS, what the process holds, or VmHWM, the most that it held; elsewhere than on Linux always the latter."""
+def memory_mib(name: str) -> float:
+    """VmRSS, what this process holds, or VmHWM, the most that it held; elsewhere than on Linux always the latter."""
     status = Path("/proc/self/status")
     if status.is_file():
         line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(f"{name}:"))

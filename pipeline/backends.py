@@ -17,12 +17,18 @@ from pipeline.errors import BackendMissing, ConfigError, StaleArtifact
 
 Precision = Literal["fp32", "fp16", "int8"]  # of an exported model
 
-OPENVINO_INT8 = "model.int8.openvino.onnx"  # which nncf makes; model.int8.onnx is for all other runtimes
+OPENVINO_INT8 = "model.int8.openvino.onnx"  # which nncf makes
+TENSORRT_INT8 = "model.int8.tensorrt.onnx"  # which engines are built from; model.int8.onnx is for onnxruntime
 EXTRAS = ("openvino", "tensorrt", "tensorrt-rtx")  # of this project, in pyproject.toml
 
 
 def model_name(precision: Precision) -> str:
     return "model.onnx" if precision == "fp32" else f"model.{precision}.onnx"
+
+
+def engine_model_name(precision: Precision) -> str:
+    """Name of the model that engines of a precision are built from."""
+    return TENSORRT_INT8 if precision == "int8" else model_name(precision)
 
 
 def candidate_model(runtime: str, precision: str) -> str:

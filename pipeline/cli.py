@@ -153,7 +153,7 @@ def export(
     """Fold the network of RUN and write it as ONNX.
 
     The files are RUN/export/model.onnx and, with --precision fp16 or int8, model.fp16.onnx and model.int8.onnx. INT8
-    has a second one for OpenVINO, model.int8.openvino.onnx. What RUN was exported in before is kept.
+    has two more, model.int8.openvino.onnx and model.int8.tensorrt.onnx. What RUN was exported in before is kept.
     """
     from pipeline import stages
 

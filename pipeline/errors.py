@@ -5,7 +5,7 @@ PipelineError
 |-- InfeasibleBudget   3  no architecture of the space meets the budget
 |-- BackendMissing     4  a runtime or device is absent; the hint names the extra to install
 |-- StaleArtifact      5  a file is missing, or its hash or schema differs from what was recorded
-|-- UnpricedOp         6  an operation has no entry in the device profile (reserved: no profiles yet)
+|-- UnpricedOp         6  the device profile has no price for an operation or a network of this kind
 |-- ParityFailed       7  a form of the network differs, loses quality, or does not beat bicubic
 |-- BudgetMissed       8  the delivered network exceeds its budget
 `-- DataError          9  images are missing, broken or unsuitable

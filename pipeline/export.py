@@ -11,18 +11,27 @@ from onnx import ModelProto
 
 from deploy.engine_facts import Flavour, Shapes
 from deploy.runners import Frame
-from pipeline.backends import OPENVINO_INT8, Precision, engine_files, engine_name, model_name
+from pipeline.backends import (
+    OPENVINO_INT8,
+    TENSORRT_INT8,
+    Precision,
+    engine_files,
+    engine_model_name,
+    engine_name,
+    model_name,
+)
 from pipeline.fold import plain_from_network
 from pipeline.manifest import atomic_path, check_outputs, claim, versions, write_manifest
 from pipeline.model_facts import metadata_from_architecture
 from pipeline.network import Network, load_network, save_network
 from pipeline.onnx_graph import GRAPH, onnx_from_network
-from pipeline.quantise import int8_from_onnx, openvino_int8_from_onnx, quantisers
+from pipeline.quantise import int8_from_onnx, openvino_int8_from_onnx, quantisers, tensorrt_int8_from_onnx
 
 WEIGHTS = "weights.safetensors"
 PLAIN = "plain.safetensors"
 ORDER = get_args(Precision)  # the most precise first
 FP32: tuple[Precision, ...] = ("fp32",)
+INT8_MODELS = 2  # raised when a network is quantised in another way: exports are made anew
 
 
 def export(
@@ -36,8 +45,9 @@ def export(
 ) -> dict[Precision, Path]:
     """Writes RUN/export from RUN/search: the plain form, one ONNX model for each precision, and engines of each.
 
-    Where nncf is installed, int8 has a second model, for OpenVINO. Models of an earlier export are removed: what the
-    folder holds is of one search. Where something cannot be made, the folder stays as it was.
+    int8 has a second model, which TensorRT's engines are built from, and where nncf is installed a third, for OpenVINO:
+    each runtime takes over other roundings. Models of an earlier export are removed: what the folder holds is of one
+    search. Where something cannot be made, the folder stays as it was.
     engines: flavours of TensorRT to build for, and the frames that their engines take. timing_cache: what TensorRT
     measured for earlier engines, read and written; RUN/export/timing.cache if None.
     frames: calibration images for int8, as `quantise.int8_from_onnx` takes them. inputs: name -> SHA-256 of what they
@@ -57,11 +67,17 @@ def export(
         model = _bytes(int8_from_onnx(float_model, frames) if precision == "int8" else float_model)
         paths[precision] = folder / model_name(precision)
         contents[paths[precision].name] = model
-        if precision == "int8" and "nncf" in quantisers():
-            contents[OPENVINO_INT8] = _bytes(openvino_int8_from_onnx(float_model, frames))
+        if precision == "int8":
+            contents[TENSORRT_INT8] = _bytes(tensorrt_int8_from_onnx(float_model, frames))
+            if "nncf" in quantisers():
+                contents[OPENVINO_INT8] = _bytes(openvino_int8_from_onnx(float_model, frames))
         for flavour, shapes in (engines or {}).items():
             contents |= engine_files(
-                model, engine_name(precision, flavour), shapes, flavour, timing_cache or folder / "timing.cache"
+                contents[engine_model_name(precision)],
+                engine_name(precision, flavour),
+                shapes,
+                flavour,
+                timing_cache or folder / "timing.cache",
             )
     (folder / "manifest.json").unlink(missing_ok=True)
     for earlier in folder.glob("model.*"):
@@ -89,6 +105,7 @@ def export_work(
         "settings": {
             "precisions": sorted(precisions),
             "quantisers": quantisers() if "int8" in precisions else [],
+            "int8": INT8_MODELS if "int8" in precisions else 0,
             "engines": built,
             "graph": GRAPH,
         },

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -26,18 +26,49 @@ Quantiser = Literal["onnxruntime", "nncf"]
 
 
 def quantisers() -> list[Quantiser]:
-    """What int8 models are made with here: onnxruntime for every runtime, nncf for OpenVINO where it is installed."""
+    """What int8 models are made with here: onnxruntime's quantiser, and nncf for OpenVINO where it is installed."""
     return ["onnxruntime", "nncf"] if find_spec("nncf") else ["onnxruntime"]
 
 
 def int8_from_onnx(model: onnx.ModelProto, frames: Sequence[Frame]) -> onnx.ModelProto:
-    """The fp32 `model` with its convolutions in INT8: weights by channel, features by tensor, both symmetric.
+    """The fp32 `model` as onnxruntime computes INT8 on a CPU: weights by channel, features with a zero point.
 
-    Convolutions read rounded features. Additions read the values before the rounding, and biases are floats, which
-    TensorRT asks for. What `image_path` names stays in float.
+    Its kernels take over a convolution or an addition only where what it reads, what it gives and its bias are rounded;
+    anything less is computed in float32 between roundings, at half the speed. What `image_path` names stays in float.
 
-    frames: LR (batch, channels, height, width) in [0, 1]; the largest value of a feature on them is its range.
+    frames: LR (batch, channels, height, width) in [0, 1]; the largest values of a feature on them are its range.
     Raises DataError without frames.
+    """
+    from onnxruntime.quantization import QuantType
+
+    operations = ["Conv", "Relu", "LeakyRelu", "Add"]
+    return _described_as(_rounded(model, frames, QuantType.QUInt8, operations, ActivationSymmetric=False), model)
+
+
+def tensorrt_int8_from_onnx(model: onnx.ModelProto, frames: Sequence[Frame]) -> onnx.ModelProto:
+    """The fp32 `model` as TensorRT reads INT8: convolutions alone, weights by channel, features by tensor, without zero
+    points. Additions read the values before the rounding, and biases are floats.
+
+    What `image_path` names stays in float. frames: as `int8_from_onnx` takes them. Raises DataError without frames.
+    """
+    from onnxruntime.quantization import QuantType
+
+    options = {
+        "ActivationSymmetric": True,
+        "QuantizeBias": False,
+        "OpTypesToExcludeOutputQuantization": ["Conv"],
+    }
+    quantised = _rounded(model, frames, QuantType.QInt8, ["Conv"], **options)
+    _read_unrounded(quantised)
+    return _described_as(quantised, model)
+
+
+def _rounded(
+    model: onnx.ModelProto, frames: Sequence[Frame], features: Any, operations: list[str], **options: Any
+) -> onnx.ModelProto:
+    """`model` with QuantizeLinear and DequantizeLinear around what `operations` read and give, but for `image_path`.
+
+    features: their type, a QuantType. options: of onnxruntime's quantiser. Raises DataError without frames.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
@@ -50,22 +81,15 @@ def int8_from_onnx(model: onnx.ModelProto, frames: Sequence[Frame]) -> onnx.Mode
             int8_path,
             _Frames(model.graph.input[0].name, frames),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"],
+            op_types_to_quantize=operations,
             nodes_to_exclude=image_path(model),
             per_channel=True,
-            activation_type=QuantType.QInt8,
+            activation_type=features,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            extra_options={
-                "ActivationSymmetric": True,
-                "WeightSymmetric": True,
-                "QuantizeBias": False,
-                "OpTypesToExcludeOutputQuantization": ["Conv"],
-            },
+            extra_options={"WeightSymmetric": True, **options},
         )
-        quantised = onnx.load(int8_path)
-    _read_unrounded(quantised)
-    return _described_as(quantised, model)
+        return onnx.load(int8_path)
 
 
 def openvino_int8_from_onnx(model: onnx.ModelProto, frames: Sequence[Frame]) -> onnx.ModelProto:

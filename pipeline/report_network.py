@@ -43,8 +43,9 @@ def search_section(facts: Facts) -> Section:
     if "cut_step" not in report:
         return Section("Search", [])
     seconds, step = report["seconds"], report["step_seconds"]
+    computed = f" in {report['precision']}" if "precision" in report else ""
     told = (
-        f"{report['steps']:,} steps, relaxation {report['relaxation']}. One network was left after step "
+        f"{report['steps']:,} steps{computed}, relaxation {report['relaxation']}. One network was left after step "
         f"{report['cut_step']:,}, and the PSNR-Y changed by {report['cut_gap_db']:.3f} dB there. Searching took "
         f"{seconds['search']:.0f} s ({1e3 * step['search']:.0f} ms a step), training the network that was found "
         f"{seconds['train']:.0f} s ({1e3 * step['train']:.0f} ms a step)."

@@ -75,6 +75,7 @@ class Progress:
     `hold_out` watches, cost, and the share of the budget it uses; latency is measured once the network is chosen on its
     device, predicted before, and None without a bound on it. candidates: paths that are still in the mixture.
     radius: of the relaxation, as a fraction of the one that leaves a single network; None in older histories.
+    seconds: that the steps so far took, without looks like this one; None in older histories.
     """
 
     step: int
@@ -88,6 +89,7 @@ class Progress:
     share: float
     candidates: int
     radius: float | None = None
+    seconds: float | None = None
 
 
 class Supernet(Protocol):
@@ -271,6 +273,7 @@ class Training:
                 share=self.budget.share(cost),
                 candidates=self.supernet.candidates() if self.network is None else 1,
                 radius=self.radius,
+                seconds=sum(self.notes["seconds"].values()),
             )
             self.history.append(asdict(progress))
         return replace(Progress(**self.history[-1]), step=self.step, phase=self.phase, loss=self.notes["loss"])

@@ -16,6 +16,7 @@ from deploy.runners import Runner
 from pipeline.backends import (
     OPENVINO_INT8,
     Precision,
+    engine_model_name,
     engine_name,
     model_name,
     open_engine,
@@ -168,7 +169,9 @@ def _forms(run: Path, plain: Network, stack: ExitStack) -> tuple[dict[str, Runne
             openers[name] = partial(open_model, path, backend=backend)
         for flavour in get_args(Flavour):
             if (engine := engine_name(precision, flavour)) in outputs:
-                openers[f"{flavour} {precision}"] = partial(open_engine, folder / engine, outputs[path.name])
+                openers[f"{flavour} {precision}"] = partial(
+                    open_engine, folder / engine, outputs[engine_model_name(precision)]
+                )
     not_run: dict[str, str] = {}
     if OPENVINO_INT8 in outputs:
         openers["openvino int8"] = partial(open_model, folder / OPENVINO_INT8, backend="openvino f32")

@@ -15,7 +15,7 @@ from pipeline.export import properties
 from pipeline.fold import plain_from_network
 from pipeline.network import Network
 from pipeline.onnx_graph import onnx_from_network
-from pipeline.quantise import int8_from_onnx
+from pipeline.quantise import tensorrt_int8_from_onnx
 
 ARCHITECTURE = Architecture("edge", 2, "rgb", 8, (Cell(("conv3", "conv1"), (6,)),))
 STATIC = Shapes((1, 36, 64), (1, 36, 64), (1, 36, 64))
@@ -28,7 +28,7 @@ def model(random_network: Callable[..., Network], tmp_path: Path) -> Callable[[s
         plain = plain_from_network(random_network(ARCHITECTURE))
         if precision == "int8":
             frames = [np.random.default_rng(0).random((1, 3, 16, 12), np.float32)]
-            proto = int8_from_onnx(onnx_from_network(plain, "fp32", properties(plain, "int8")), frames)
+            proto = tensorrt_int8_from_onnx(onnx_from_network(plain, "fp32", properties(plain, "int8")), frames)
         else:
             stored = "fp16" if precision == "fp16" else "fp32"
             proto = onnx_from_network(plain, stored, properties(plain, stored))  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from deploy.engine_facts import Shapes, read_engine
 from deploy.openvino_runner import OpenVinoRunner
 from deploy.runners import OnnxRuntimeRunner
 from pipeline.architecture import architecture_from_json
-from pipeline.backends import OPENVINO_INT8, Precision
+from pipeline.backends import OPENVINO_INT8, TENSORRT_INT8, Precision
 from pipeline.errors import BackendMissing, ConfigError, DataError, PipelineError, StaleArtifact
 from pipeline.export import export, export_work
 from pipeline.manifest import check_outputs, is_current, read_manifest
@@ -91,7 +91,7 @@ def test_openvino_has_an_int8_model_of_its_own_where_nncf_is_installed(
         return is_current(run / "export", **export_work(run, INT8))
 
     models = export(run, INT8, frames=frames)
-    both = {"plain.safetensors", "manifest.json", "model.int8.onnx", OPENVINO_INT8}
+    both = {"plain.safetensors", "manifest.json", "model.int8.onnx", TENSORRT_INT8, OPENVINO_INT8}
     assert files(run) == both
     with OnnxRuntimeRunner(models["int8"]) as one, OpenVinoRunner(run / "export" / OPENVINO_INT8) as other:
         assert one.metadata == other.metadata

@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,3 +40,13 @@ def test_finalists_are_listed(facts: Facts) -> None:
     found = search_section(replace(facts, search=facts.search | {"finalists": [finalist]}))
     (table,) = (block for block in found.blocks if isinstance(block, Table))
     assert table.rows == [("edge x2", "11.00", "11.54")]
+
+
+def test_what_training_computed_in_is_said_where_it_is_known(facts: Facts) -> None:
+    def told(search: dict[str, Any]) -> str:
+        return next(
+            block.text for block in search_section(replace(facts, search=search)).blocks if isinstance(block, Words)
+        )
+
+    assert "steps in bf16, relaxation" in told(facts.search | {"precision": "bf16"})
+    assert "steps, relaxation" in told({name: value for name, value in facts.search.items() if name != "precision"})

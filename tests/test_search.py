@@ -51,6 +51,7 @@ def test_a_search_leaves_a_network_within_its_budget(tmp_path: Path, recipe: Rec
     assert [progress.step for progress in seen] == list(range(1, recipe.steps + 1))
     assert all(progress.share <= 1.0 for progress in seen)
     assert {progress.phase for progress in seen} == {"search", "train"}
+    assert 0 < (seen[0].seconds or 0) < (seen[-1].seconds or 0)
     assert report["cut_step"] == 16
     assert report["precision"] == recipe.precision
     check_outputs(tmp_path / "search")

@@ -1,0 +1,127 @@
+"""What the scoreboard says: tables in Markdown, and which of the targets are reached."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from tests.bench.board import GRID, RECIPES, SEEDS, Row
+from tests.bench.peers import PEERS
+
+Results = Mapping[str, Mapping[str, Any]]
+SETS = ("Set5", "Set14", "B100", "mean")
+GAIN, PEER_GAIN, MOST_TIME, MOST_SPREAD, LEAST_SHARE = 0.05, 0.30, 1.5, 0.05, 0.90
+
+
+def means(prefix: str, known: Results) -> list[float]:
+    """dB of the seeds of a row, on Set14 and B100; empty where none has run."""
+    found = [known.get(f"{prefix}/seed{seed}") for seed in SEEDS]
+    return [row["psnr_y"]["mean"] for row in found if row is not None]
+
+
+def hand_bar(macs: int, known: Results) -> tuple[str, float] | None:
+    """The best hand-designed shape of a budget with hindsight, and the mean of its seeds in dB."""
+    section = f"macs-{macs // 1000}K"
+    shapes = {f"{width}x{depth}": means(f"{section}/hand/{width}x{depth}", known) for width, depth in GRID[macs]}
+    found = {name: fmean(values) for name, values in shapes.items() if values}
+    return max(found.items(), key=lambda pair: pair[1]) if found else None
+
+
+def targets(known: Results) -> list[dict[str, Any]]:
+    """Each with "name", "asked", "value" (None where rows are missing) and "reached" (None likewise)."""
+    found, gains = [], []
+    for macs in GRID:
+        section, bar = f"macs-{macs // 1000}K", hand_bar(macs, known)
+        ours = [known[name] for seed in SEEDS if (name := f"{section}/ours/seed{seed}") in known]
+        complete = bar is not None and len(ours) == len(SEEDS) and _complete_grid(macs, known)
+        values = [row["psnr_y"]["mean"] for row in ours]
+        gain = fmean(values) - bar[1] if bar is not None and complete else None
+        gains.append(gain)
+        found.append(_target(f"{section}: dB over the best hand-designed network", 0.0, gain))
+        shares = [row["share"] for row in ours]
+        kept = min(shares) if len(ours) == len(SEEDS) and max(shares) <= 1.0 else None
+        found.append(_target(f"{section}: least share of the budget, all within it", LEAST_SHARE, kept))
+        spread = max(values) - min(values) if len(values) == len(SEEDS) else None
+        found.append(_target(f"{section}: dB between seeds", MOST_SPREAD, spread, most=True))
+        times = [row["seconds"] / (row["step_ms"] / 1e3 * row["steps"]) for row in ours]
+        time = fmean(times) if len(ours) == len(SEEDS) else None
+        found.append(_target(f"{section}: time over that of training the network alone", MOST_TIME, time, most=True))
+        twice = [known.get(f"{section}/{name}/seed0") for name in ("ours", "repeat")]
+        same = None if None in twice else float(twice[0]["weights"] == twice[1]["weights"])  # type: ignore[index]
+        found.append(_target(f"{section}: the same seed twice gives the same weights", 1.0, same))
+    mean = fmean(gain for gain in gains if gain is not None) if None not in gains else None
+    found.append(_target("all budgets: dB over the best hand-designed network, in the mean", GAIN, mean))
+    for peer in PEERS:
+        theirs = means(f"latency/{peer}/peer", known)
+        for runtime in ("onnxruntime fp32", "best"):
+            values = means(f"latency/{peer}/ours {runtime}", known)
+            complete = len(values) == len(theirs) == len(SEEDS)
+            gain = fmean(values) - fmean(theirs) if complete else None
+            found.append(_target(f"{peer}, {runtime}: dB over it in its time", PEER_GAIN, gain))
+    return found
+
+
+def _complete_grid(macs: int, known: Results) -> bool:
+    names = [f"macs-{macs // 1000}K/hand/{width}x{depth}" for width, depth in GRID[macs]]
+    return all(len(means(name, known)) == len(SEEDS) for name in names)
+
+
+def _target(name: str, asked: float, value: float | None, *, most: bool = False) -> dict[str, Any]:
+    reached = None if value is None else (value <= asked if most else value >= asked)
+    return {"name": name, "asked": f"{'at most' if most else 'at least'} {asked:g}", "value": value, "reached": reached}
+
+
+def markdown(rows: Sequence[Row], known: Results, not_run: Mapping[str, str]) -> str:
+    """Sections of tables; a row that has not run is not in them, and is counted at the end."""
+    parts = []
+    for section in dict.fromkeys(row.name.partition("/")[0] for row in rows):
+        named = [row.name for row in rows if row.name.partition("/")[0] == section and row.name in known]
+        if table := _pilots(section, known):
+            parts.append(table)
+        if shown := [name for name in named if "/pilot/" not in name]:
+            parts.append(_section(section, shown, known))
+    verdicts = {True: "reached", False: "not reached", None: "not run"}
+    lines = [
+        f"| {one['name']} | {one['asked']} | {'' if one['value'] is None else format(one['value'], '.3f')} "
+        f"| {verdicts[one['reached']]} |"
+        for one in targets(known)
+    ]
+    parts.append("\n".join(["## Targets", "", "| target | asked | found | |", "|---|---|---|---|", *lines]))
+    missing = [row.name for row in rows if row.name not in known]
+    parts.append(f"{len(known)} rows have run, {len(missing)} have not.")
+    parts += [f"not run: {name}: {reason}" for name, reason in not_run.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(section: str, names: Sequence[str], known: Results) -> str:
+    """One line for all seeds of a row: means, and the spread of the last column."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for name in names:
+        groups.setdefault(name.rpartition("/seed")[0], []).append(known[name])
+    head = ["row", "network of the first seed", "seeds", "steps", "MACs/px", "share", *SETS[:3], "Set14+B100", "spread"]
+    lines = [f"## {section}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    best_first = sorted(groups.items(), key=lambda pair: -fmean(row["psnr_y"]["mean"] for row in pair[1]))
+    for name, rows in best_first:
+        values = [row["psnr_y"]["mean"] for row in rows]
+        sets = [f"{fmean(row['psnr_y'][one] for row in rows):.3f}" for one in SETS if one in rows[0]["psnr_y"]]
+        sets = ["", *sets] if len(sets) < len(SETS) else sets
+        first = rows[0]
+        notes = [first["architecture"], *([f"recipe {first['recipe']}"] if "recipe" in first else [])]
+        share = f"{fmean(row['share'] for row in rows):.1%}" if "share" in first else ""
+        gap = [f"gap {max(row['gap_db'] for row in rows):.3f}"] if "gap_db" in first else []
+        macs = f"{fmean(row['macs'] for row in rows):,.0f}"
+        cells = [name.partition("/")[2], ", ".join([*notes, *gap]), str(len(rows)), str(first["steps"]), macs, share]
+        lines.append(f"| {' | '.join([*cells, *sets[-len(SETS) :], f'{max(values) - min(values):.3f}'])} |")
+    return "\n".join(lines)
+
+
+def _pilots(section: str, known: Results) -> str:
+    """The recipes of the hand-designed networks: PSNR-Y on held-out images after the steps of a pilot."""
+    found = dict.fromkeys(name.split("/")[2] for name in known if name.startswith(f"{section}/pilot/"))
+    if not found or not section.startswith("macs"):
+        return ""
+    lines = [f"## {section}, recipes", "", f"| shape | {' | '.join(RECIPES)} |", "|" + "---|" * (1 + len(RECIPES))]
+    for shape in found:
+        rows = [known.get(f"{section}/pilot/{shape}/{recipe}") for recipe in RECIPES]
+        cells = ["" if row is None else format(row["watched_psnr_y"], ".3f") for row in rows]
+        lines.append(f"| {' | '.join([shape, *cells])} |")
+    return "\n".join(lines)

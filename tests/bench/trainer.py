@@ -1,0 +1,123 @@
+"""Trains one given network as the search trains its own: same patches, optimizer, loss, precision and schedule."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deploy.runners import Frame
+from deploy.upscale import upscale_image
+from pipeline.architecture import Architecture, Color
+from pipeline.autocast import bf16_pays
+from pipeline.blocks import START, CollapsibleConv
+from pipeline.data import Pair, PatchSampler
+from pipeline.fold import plain_from_network
+from pipeline.metrics import psnr_y
+from pipeline.network import Network, network_from_architecture
+from pipeline.training import WARM_UP, hold_out
+
+Look = Callable[[int, float], None]  # told (steps done, running mean of the loss)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """steps: of the whole training. patch: side of an LR patch in pixels. rate: peak learning rate of AdamW."""
+
+    steps: int
+    batch: int = 16
+    patch: int = 48
+    rate: float = 4e-3
+    seed: int = 0
+
+
+class Trainer:
+    """A network that is trained in as many goes as one likes, by a schedule that knows its end.
+
+    network: maps LR (batch, channels, h, w) to SR, all in [0, 1].
+    """
+
+    def __init__(self, network: nn.Module, color: Color, scale: int, pairs: Sequence[Pair], schedule: Schedule) -> None:
+        self.network = network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.color, self.scale, self.schedule = color, scale, schedule
+        trained, self.watched = hold_out(pairs)
+        self.sampler = PatchSampler(trained, scale, schedule.patch, schedule.batch, color, schedule.seed)
+        self.optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.0, fused=True)
+        self.step, self.loss = 0, 0.0
+        self.seconds: list[float] = []
+
+    def advance(self, steps: int, look: Look | None = None) -> None:
+        """Trains `steps` more steps, at most to the end of the schedule."""
+        for _ in range(min(steps, self.schedule.steps - self.step)):
+            begun = time.perf_counter()
+            lr, hr = self.sampler.batch(self.step)
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays()):
+                sr: Tensor = self.network(lr.contiguous(memory_format=torch.channels_last))
+            loss = (sr.float() - hr).abs().mean()
+            for group in self.optimizer.param_groups:
+                group["lr"] = self._rate()
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.step += 1
+            self.loss = loss.item() if self.step == 1 else 0.99 * self.loss + 0.01 * loss.item()
+            self.seconds.append(time.perf_counter() - begun)
+            if look is not None:
+                look(self.step, self.loss)
+
+    def _rate(self) -> float:
+        rise = min(1.0, (self.step + 1) / WARM_UP)
+        return self.schedule.rate * rise * 0.5 * (1 + math.cos(math.pi * self.step / self.schedule.steps))
+
+    @property
+    def step_ms(self) -> float:
+        return 1e3 * median(self.seconds)
+
+    def psnr_y(self, pairs: Sequence[Pair] | None = None) -> float:
+        """Mean PSNR-Y in dB, by default on the images that are held out of training."""
+        return mean_psnr_y(self.network, pairs or self.watched, self.color, self.scale)
+
+
+def mean_psnr_y(network: nn.Module, pairs: Sequence[Pair], color: Color, scale: int) -> float:
+    """Mean PSNR-Y in dB of the images that a network makes, in float32."""
+    runner = copy.deepcopy(network).eval()
+    multiple = runner.architecture.unshuffle if isinstance(runner, Network) else 1
+
+    def infer(frame: Frame) -> Frame:
+        with torch.inference_mode():
+            output: Frame = runner(torch.from_numpy(frame)).numpy()
+        return output
+
+    enlarged = (upscale_image(infer, pair.lr, scale=scale, color=color, multiple=multiple) for pair in pairs)
+    return fmean(psnr_y(sr, pair.hr, scale) for sr, pair in zip(enlarged, pairs, strict=True))
+
+
+def scores(network: nn.Module, color: Color, scale: int, benchmarks: Mapping[str, Sequence[Pair]]) -> dict[str, float]:
+    """Set -> mean PSNR-Y in dB."""
+    return {name: mean_psnr_y(network, pairs, color, scale) for name, pairs in benchmarks.items()}
+
+
+def started(architecture: Architecture, start: tuple[float, float, float], seed: int, *, plain: bool) -> Network:
+    """A new network whose branches start with other factors than `blocks.START`; or one without branches.
+
+    start: factors of the identity, the largest and the smaller branches. plain: train the folded convolutions: the same
+    function at the start, without re-parameterisation.
+    """
+    torch.manual_seed(seed)
+    network = network_from_architecture(architecture)
+    factors = np.divide(start, START)
+    with torch.no_grad():
+        for conv in network.modules():
+            # Tails start at zero and the last convolutions of residual cells without identity: they stay so
+            if isinstance(conv, CollapsibleConv) and float(conv.identity) == START[0]:
+                conv.identity.mul_(factors[0])
+                for size, branch in conv.branches.items():
+                    branch.mul_(factors[1] if int(size) == conv.size else factors[2])
+    if plain:
+        network = plain_from_network(network).requires_grad_(True)
+    return network
