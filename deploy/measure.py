@@ -180,16 +180,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("result.json"), help="(default: %(default)s)")
     parser.add_argument("--runtime", choices=RUNTIMES, help="(default: what the bundle was made for)")
     parser.add_argument("--precision", choices=PRECISIONS, help="(default: what the bundle was made for)")
-    parser.add_argument("--threads", type=int, default=usable_cores(), help="of one operator (default: %(default)s)")
+    parser.add_argument(
+        "--threads", type=positive_number, default=usable_cores(), help="of one operator (default: %(default)s)"
+    )
     parser.add_argument("--minutes", type=float, default=MINUTES, help="time limit (default: %(default)g)")
     given = parser.parse_args(arguments)
     try:
+        if not given.output.resolve().parent.is_dir():
+            raise DeployError(f"cannot write {given.output}: there is no such folder")
         with open_bundle(given.bundle) as (folder, bundle):
             runtime, precision = given.runtime or bundle.runtime, given.precision or bundle.precision
             setting = Setting(runtime, precision, bundle.lr_size, given.threads)
             write_result(given.output, measure_bundle(folder, bundle, setting, 60 * given.minutes, _tell))
     except DeployError as error:
         raise SystemExit(f"error: {error}") from error
+
+
+def positive_number(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
 
 
 def _tell(at: Progress) -> None:

@@ -30,7 +30,7 @@ Networks that sr-pipeline measures a device with, for {runtime} in {precision}, 
 
 The device needs Python 3.11 or newer, numpy and {package}. In this folder:
 
-    python -m deploy.measure . -o result.json
+    python -m deploy.measure . -o result.json --minutes {minutes:g}
 
 It takes about {minutes:g} minutes at most; leave the device alone meanwhile. --help lists the options: threads, time
 limit, another runtime or precision that these models fit. Bring result.json back, and

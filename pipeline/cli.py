@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from pipeline import __version__
 from pipeline.config import Settings, load_settings
@@ -272,7 +273,14 @@ def profile(
         task = profiling.task_from_settings(settings, lr_size)
         path, made = profiling.profile_here(name, task, runtime, precision, threads, minutes)
     else:
-        path, made = profiling.profile_import(name, result, bundle)
+        context = click.get_current_context()
+        given = {"runtime": runtime, "precision": precision, "lr_size": lr_size, "threads": threads}
+        asked = {
+            key: value
+            for key, value in given.items()
+            if context.get_parameter_source(key) is ParameterSource.COMMANDLINE
+        }
+        path, made = profiling.profile_import(name, result, bundle, asked)
     console(stderr=as_json).print(profile_table(made, path))
     if as_json:
         _print_json({"profile": str(path), "name": made.name, "candidate": made.candidate, "networks": len(made.rows)})

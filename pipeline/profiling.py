@@ -55,8 +55,6 @@ def profile_here(
             on_written=bar,
             on_measured=lambda at: bar(at.done, at.total, f"{at.ms:.1f} ms", "networks"),
         )
-    if len(profile.rows) < FEW:
-        note(f"only {len(profile.rows)} networks were fast enough: give more --minutes or a smaller --lr-size")
     return _saved(profile)
 
 
@@ -67,12 +65,21 @@ def profile_bundle(path: Path, task: Task, runtime: str, precision: str, minutes
         write_bundle(path, task, architectures, runtime, precision, minutes, bar)
 
 
-def profile_import(name: str | None, result: Path, bundle: Path | None = None) -> tuple[Path, DeviceProfile]:
+def profile_import(
+    name: str | None, result: Path, bundle: Path | None = None, asked: Mapping[str, object] | None = None
+) -> tuple[Path, DeviceProfile]:
     """Makes the profile of a device from its result. bundle: what it has to be the result of.
 
-    Raises ConfigError, StaleArtifact.
+    asked: fields of the profile, and what they have to be. Raises ConfigError, StaleArtifact.
     """
     profile = profile_from_result(name or "", read_result(result, bundle))
+    differ = [
+        f"{key} is {getattr(profile, key)}, not {value}"
+        for key, value in (asked or {}).items()
+        if getattr(profile, key) != value
+    ]
+    if differ:
+        raise ConfigError(f"{result} is of another measurement: {'; '.join(differ)}", "leave these options out")
     return _saved(profile if name else replace(profile, name=_name(profile.device, profile.runtime, profile.precision)))
 
 
@@ -83,6 +90,8 @@ def _name(device: Mapping[str, str], runtime: str, precision: str) -> str:
 
 
 def _saved(profile: DeviceProfile) -> tuple[Path, DeviceProfile]:
+    if len(profile.rows) < FEW:
+        note(f"only {len(profile.rows)} networks were fast enough: give more --minutes or a smaller --lr-size")
     path = profile_path(profile.name)
     save_profile(path, profile)
     return path, profile

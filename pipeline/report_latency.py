@@ -25,6 +25,8 @@ def latency_section(facts: Facts) -> Section:
     if rows:
         times = [Range(row["candidate"], row["p10_ms"], row["median_ms"], row["p90_ms"], row["p99_ms"]) for row in rows]
         caption = "Dot: median. Bar: p10 to p90. Tick: p99."
+        if profile.get("budget_ms"):
+            caption += f" The budget is meant on {profile['candidate']}."
         chart = ranges(times, title="time for one frame", unit="ms", bound=profile.get("budget_ms"))
         blocks += [Pictures([chart], caption), _latency_table(rows, fastest(facts))]
     else:

@@ -102,11 +102,18 @@ def _latency_charts(runs: Sequence[Facts], peers: Sequence[Peer], benchmark: str
                 x_title=f"median ms for one frame of {height}×{width}",
                 y_title="PSNR-Y in dB",
                 x_text=lambda value: f"{value:g}",
-                bound=(runs[0].verify.get("profile") or {}).get("budget_ms"),
+                bound=_bound_ms(runs, chosen),
                 least=LEAST,
             )
         )
     return charts
+
+
+def _bound_ms(runs: Sequence[Facts], chosen: str) -> float | None:
+    """The latency budget of the runs whose budget is meant on a candidate, "" for all; None where they have several."""
+    profiles = [facts.verify.get("profile") or {} for facts in runs]
+    bounds = {profile.get("budget_ms") for profile in profiles if chosen in ("", profile.get("candidate"))}
+    return bounds.pop() if len(bounds) == 1 else None
 
 
 def _measured(facts: Facts, candidate: str) -> bool:

@@ -3,12 +3,14 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
 from deploy.bundle import Bundle, bundle_from_dict, open_bundle
 from deploy.measure import SCHEMA
+from deploy.openers import exported_precision
 from deploy.timing import Timing
 from pipeline.architecture import architecture_from_dict
 from pipeline.backends import deploy_errors
@@ -34,7 +36,7 @@ def read_result(path: Path, bundle: Path | None = None) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", "name the result.json of a device") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise StaleArtifact(f"{path} is no result of `python -m deploy.measure`: {error!r}", AGAIN) from error
+        raise StaleArtifact(f"{path} is no result of `python -m deploy.measure`: {error!r:.200}", AGAIN) from error
     if bundle is not None:
         with deploy_errors(), open_bundle(bundle) as (_, expected):
             if found.sha256 != expected.sha256:
@@ -69,6 +71,11 @@ def profile_from_result(name: str, result: Mapping[str, Any]) -> DeviceProfile:
         task = task_from_architecture(calibration, bundle.lr_size)
         if calibration != calibration_architecture(task):
             raise ValueError("it has another calibration workload")
+        with deploy_errors():
+            exported_precision(result["runtime"], result["precision"])
+        datetime.fromisoformat(result["created"])
+        if not result["device"].get("cpu"):
+            raise ValueError("it does not say which device it is of")
         return DeviceProfile(
             name=name,
             runtime=str(result["runtime"]),

@@ -184,6 +184,8 @@ class Training:
         recipe, started = self.recipe, time.perf_counter()
         if self.network is None:
             self._move_radius()
+            if self.phase == "train":  # the cut looks at networks and may time them: no part of a step
+                started = time.perf_counter()
         lr, hr = self.sampler.batch(self.step)
         lr = lr.contiguous(memory_format=torch.channels_last)
         shown = taught(self.teacher, lr) if self.teacher is not None else hr

@@ -38,14 +38,16 @@ WEIGHTS, PLAIN = "search/weights.safetensors", "export/plain.safetensors"
 EXAMPLES = 4  # photographs in the comparison
 TRACED = (24, 32)  # LR size of the frame that fvcore traces
 
-# Where else an exported model of a precision is run, beside onnxruntime on the CPU.
+# Where else an exported model of a precision is run, beside onnxruntime on the CPU; a test holds it to CANDIDATES.
 FURTHER: dict[Precision, dict[str, Backend]] = {
     "fp32": {
         "openvino fp32": "openvino f32",
         "openvino bf16": "openvino bf16",
+        "openvino fp16": "openvino f16",
         "onnxruntime cuda fp32": "onnxruntime cuda",
+        "onnxruntime tensorrt fp32": "onnxruntime tensorrt",
     },
-    "fp16": {"onnxruntime cuda fp16": "onnxruntime cuda"},
+    "fp16": {"onnxruntime cuda fp16": "onnxruntime cuda", "onnxruntime tensorrt fp16": "onnxruntime tensorrt"},
     "int8": {},
 }
 RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")  # names of their packages

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.errors import ConfigError, ParityFailed
+from pipeline.errors import BudgetMissed, ConfigError, ParityFailed
 
 ROOT = Path(__file__).parents[1]
 # Stands for the container: what follows the image's name goes to this checkout's sr-pipeline.
@@ -63,7 +63,38 @@ def test_verdict_is_comment_and_exit_code(
 ) -> None:
     with (repository / "pipeline.toml").open("a") as file:
         file.write(change)
+    comment = commented(steps, repository, code)
+    assert comment.count("```") == 2
+    for part in parts:
+        assert part in comment
+
+
+def test_search_that_misses_a_latency_budget_has_no_report_but_a_reason(
+    steps: list[dict[str, Any]], repository: Path
+) -> None:
+    shutil.rmtree(repository / "runs")
+    docker = repository / "bin" / "docker"
+    lines = [
+        "#!/bin/bash",
+        "echo 'error: the fastest of 3 finalists takes 9 ms' >&2",
+        "echo 'hint: raise it'",
+        "exit 8",
+    ]
+    docker.write_text("\n".join(lines))
+    comment = commented(steps, repository, BudgetMissed.exit_code)
+    assert comment.splitlines() == [
+        "# The network fails (exit code 8)",
+        "```text",
+        "error: the fastest of 3 finalists takes 9 ms",
+        "hint: raise it",
+        "```",
+    ]
+
+
+def commented(steps: list[dict[str, Any]], repository: Path, code: int) -> str:
+    """What the workflow's script leaves as a comment, once it has ended with `code`."""
     script = next(step["run"] for step in steps if step.get("name") == "Search, export and verify")
+    (repository / "summary.md").unlink(missing_ok=True)
     environment = {"PATH": f"{repository / 'bin'}:{os.environ['PATH']}", "IMAGE": "registry/sr-pipeline@digest"}
     done = subprocess.run(
         ["bash", "-e", "-c", script],
@@ -76,10 +107,8 @@ def test_verdict_is_comment_and_exit_code(
     assert (done.returncode, done.stderr) == (code, "")
     comment = (repository / "comment.md").read_text()
     assert comment == (repository / "summary.md").read_text()
-    assert comment.count("```") == 2
     assert len(comment) < 65536  # what GitHub takes
-    for part in parts:
-        assert part in comment
+    return comment
 
 
 def test_comment_comes_after_a_failure_too(steps: list[dict[str, Any]]) -> None:

@@ -126,7 +126,16 @@ def test_command_ends_with_one_line(folder: Path, tmp_path: Path) -> None:
         main([str(tmp_path / "none.zip")])
     with pytest.raises(SystemExit, match=r"error: .* computes in fp32; onnxruntime int8 needs"):
         main([str(folder), "--precision", "int8", "-o", str(tmp_path / "result.json")])
+    with pytest.raises(SystemExit, match=r"error: cannot write .*: there is no such folder"):
+        main([str(folder), "-o", str(tmp_path / "none" / "result.json")])
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("threads", ["0", "-1"])
+def test_threads_are_positive(folder: Path, threads: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([str(folder), f"--threads={threads}"])
+    assert "argument --threads: invalid positive_number value" in capsys.readouterr().err
 
 
 def test_result_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:

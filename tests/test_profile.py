@@ -7,6 +7,8 @@ import pytest
 from deploy.timing import Timing
 from pipeline.architecture import Architecture, Cell
 from pipeline.errors import ConfigError, PipelineError, StaleArtifact
+from pipeline.latency import latency_model_from_profile
+from pipeline.onnx_graph import GRAPH
 from pipeline.profile import (
     DeviceProfile,
     Row,
@@ -200,3 +202,16 @@ def test_profile_of_something_else_is_refused(asked: dict[str, object], message:
 def test_profile_of_the_task_is_taken() -> None:
     check_task(PROFILE, **ASKED, candidate="openvino bf16")  # type: ignore[arg-type]
     check_task(PROFILE, **ASKED)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[1] / "profiles").glob("*.toml")), ids=lambda path: path.stem
+)
+def test_shipped_profiles_are_whole_and_price_networks(path: Path) -> None:
+    profile = profile_from_toml(path)
+    assert profile.name == path.stem
+    assert profile.versions["graph"] == str(GRAPH)
+    model = latency_model_from_profile(profile)
+    assert model.predict_ms(profile.calibration.architecture) == pytest.approx(
+        profile.calibration.timing.median_ms, rel=0.25
+    )

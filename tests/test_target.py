@@ -103,6 +103,36 @@ def test_on_another_machine_latencies_are_predicted(
     assert re.search(difference, judged["not_measured"])
 
 
+@pytest.mark.parametrize("ms", [39.0, 41.0])
+def test_on_its_device_the_exported_model_is_judged_as_measured(
+    save: Callable[..., None], monkeypatch: pytest.MonkeyPatch, small_run: Path, ms: float
+) -> None:
+    save()
+    timed: list[bytes] = []
+
+    def measure(_: DeviceProfile, model: bytes) -> Timing:
+        timed.append(model)
+        return Timing(ms, ms, ms, ms, 1)
+
+    monkeypatch.setattr("pipeline.target.measure_model", measure)
+    found = target()
+    judged = found.judge(found.profile.rows[0].architecture, small_run / "run", BUDGET)
+    assert timed == [(small_run / "run" / "export" / "model.onnx").read_bytes()]
+    assert judged["latency_ms"] == judged["measured_ms"] == ms != judged["predicted_ms"]
+    assert judged["not_measured"] is None
+
+
+@pytest.mark.parametrize(("drift", "warned"), [(0.84, True), (0.86, False), (1.14, False), (1.16, True)])
+def test_a_machine_that_drifted_is_noticed_beyond_15_percent(
+    save: Callable[..., None], monkeypatch: pytest.MonkeyPatch, drift: float, warned: bool
+) -> None:
+    save()
+    monkeypatch.setattr("pipeline.target.measure_drift", lambda _: drift)
+    told: list[str] = []
+    assert target(told=told).drift == drift
+    assert [f"takes {drift:.2f} times what it took" in line for line in told] == [True] * warned
+
+
 @pytest.mark.parametrize(
     ("budget", "scale", "error", "message"),
     [

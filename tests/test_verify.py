@@ -12,6 +12,7 @@ from onnx import numpy_helper
 from PIL import Image
 
 from deploy.engine_facts import Shapes
+from deploy.openers import CANDIDATES
 from deploy.resample import downscale, upscale
 from pipeline.architecture import Architecture, Cell
 from pipeline.backends import Precision
@@ -32,7 +33,7 @@ from pipeline.manifest import check_outputs, is_current, write_manifest
 from pipeline.network import load_network
 from pipeline.quantise import quantisers
 from pipeline.verdict import Thresholds, error_from_report
-from pipeline.verify import verify, verify_work
+from pipeline.verify import FURTHER, verify, verify_work
 
 ARCHITECTURE = Architecture("edge", 2, "rgb", 8, (Cell(("conv3", "conv1"), (6,)),))
 LUMA = Architecture("edge", 3, "y", 8, (), unshuffle=2, shuffle=6, skip="conv3")
@@ -109,7 +110,8 @@ def test_report_holds_every_figure(run: Path) -> None:
         assert row["reference"] == "training form"
         assert row["psnr_between_db"] > {"fp16": 60, "bf16": 25}.get(row["candidate"].split()[-1], 120)
         assert 0 <= row["max_abs"] < (1 if row["candidate"].endswith("bf16") else 1e-2)
-    further = {"openvino fp32", "openvino bf16", "onnxruntime cuda fp32", "onnxruntime cuda fp16"}
+    further = {f"openvino {precision}" for precision in ("fp32", "bf16", "fp16")}
+    further |= {f"onnxruntime {name} {precision}" for name in ("cuda", "tensorrt") for precision in ("fp32", "fp16")}
     further |= {f"torch cuda {precision}" for precision in ("fp32", "tf32", "fp16", "bf16")}
     not_run = {row["candidate"] for row in report["not_run"]}
     assert {*candidates[3:]} | not_run == further
@@ -359,3 +361,9 @@ def test_every_exported_form_is_timed(run: Path) -> None:
         assert all(row[figure] > 0 for figure in ("load_ms", "first_ms", "peak_memory_mib", "model_bytes"))
         assert {layer["op"] for layer in report["layers"][name]} & {"Conv", "Convolution"}
     assert report["profile"] is None
+
+
+def test_every_candidate_that_a_budget_can_be_meant_on_is_verified() -> None:
+    run = {f"onnxruntime {precision}" for precision in FURTHER} | {"openvino int8"}
+    run |= {name for names in FURTHER.values() for name in names}
+    assert run == {" ".join(candidate) for candidate in CANDIDATES}

@@ -15,6 +15,7 @@ from rich.table import Table
 from pipeline.architecture import architecture_from_json, summary
 from pipeline.budget import Budget, Device
 from pipeline.config import Settings, load_settings
+from pipeline.errors import BudgetMissed
 from pipeline.latency import latency_model_from_profile
 from pipeline.profile import profile_from_toml, profile_path
 from pipeline.runs import report_of
@@ -33,14 +34,17 @@ SHORT = ("search.steps=40", "train.batch=1", "train.patch=16", "data.train=sciki
 
 @dataclass(frozen=True)
 class Row:
-    """latencies in milliseconds; measured_ms of the exported model, after the search, scaled by the calibration."""
+    """latencies in milliseconds; measured_ms of the exported model, after the search, scaled by the calibration.
+
+    They are None where the search ends with BudgetMissed.
+    """
 
     profile: str
     budget_ms: float
-    predicted_ms: float
+    predicted_ms: float | None
     finalists: int
-    measured_ms: float
-    share: float
+    measured_ms: float | None
+    share: float | None
     met: bool
     architecture: str
 
@@ -53,10 +57,11 @@ def main() -> None:
     rows = [row for name in given.profiles for row in rows_of_profile(name, given.budgets)]
     table = Table("profile", "budget ms", "predicted", "finalists", "measured", "share", "met")
     for row in rows:
-        figures = (f"{row.budget_ms:.1f}", f"{row.predicted_ms:.2f}", str(row.finalists), f"{row.measured_ms:.2f}")
-        table.add_row(row.profile, *figures, f"{row.share:.1%}", "yes" if row.met else "NO")
+        predicted, measured = ("" if ms is None else f"{ms:.2f}" for ms in (row.predicted_ms, row.measured_ms))
+        figures = (f"{row.budget_ms:.1f}", predicted, str(row.finalists), measured)
+        table.add_row(row.profile, *figures, f"{row.share:.1%}" if row.share else "", "yes" if row.met else "NO")
     Console().print(table)
-    used = median(row.share for row in rows)
+    used = median(row.share for row in rows if row.share)
     passed = all(row.met for row in rows) and used >= ENOUGH
     print(
         json.dumps(
@@ -98,7 +103,11 @@ def row_of_budget(settings: Settings, run: Path) -> Row:
     """Searches, exports, and times the exported model beside the calibration of the profile, as `verify` does."""
     budget, task, search = settings.budget.bounds, settings.task, settings.search
     assert budget.latency_ms is not None
-    search_run(run, settings)
+    try:
+        search_run(run, settings)
+    except BudgetMissed as error:
+        note(error.message)
+        return Row(str(budget.profile), budget.latency_ms, None, 0, None, None, False, "")
     export_run(run, precisions_of(settings))
     target = target_of_budget(budget, task.scale, task.color, search.activation, search.unshuffle, note)
     assert target is not None
