@@ -119,24 +119,23 @@ def run_rows(
                 break
             row = replace(row, steps=QUICK["steps"]) if given.quick else row
             task = bar.add_task(row.name, total=row.steps, loss="")
-            before = _memory_from_here()
+            _count_memory_anew()
             try:
                 found = run_row(row, data, known, given.work, _look(bar, task))
             except (NotRun, PipelineError) as error:
                 not_run[row.name] = str(error)
             else:
-                known[row.name] = {**_facts(row), **found, "memory_mib": memory_mib("VmHWM") - before}
+                known[row.name] = {**_facts(row), **found, "memory_mib": memory_mib("VmHWM")}
                 _append(given.results, known[row.name])
                 bar.console.print(f"{row.name}: {found['psnr_y']['mean']:.3f} dB, {found['seconds']:.0f} s")
             bar.remove_task(task)
             bar.advance(board)
 
 
-def _memory_from_here() -> float:
-    """MiB that this process holds, from which its peak counts anew, where Linux lets it."""
+def _count_memory_anew() -> None:
+    """The peak of this process is that of a row, where Linux lets it begin again."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return memory_mib("VmRSS")
 
 
 def _look(bar: Progress, task: TaskID) -> Look:
@@ -144,7 +143,7 @@ def _look(bar: Progress, task: TaskID) -> Look:
 
 
 def _facts(row: Row) -> dict[str, Any]:
-    told = {name: value for name, value in asdict(row).items() if value}
+    told = {"budget" if name == "macs" else name: value for name, value in asdict(row).items() if value}
     return {
         "schema": SCHEMA,
         **told,
