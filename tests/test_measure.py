@@ -14,6 +14,7 @@ from pipeline.measure import (
     measure_architecture,
     measure_device,
     measure_drift,
+    measure_model,
 )
 from pipeline.profile import DeviceProfile, Row
 from pipeline.workload import Task, calibration_architecture
@@ -85,6 +86,24 @@ def test_drift_and_times_are_ratios_to_the_calibration(profile: DeviceProfile, m
     network = Architecture("edge", 2, "rgb", 8, (Cell(("conv3", "conv3"), (8,)),))
     assert measure_architecture(then, network).median_ms == pytest.approx(15.0)
     assert [len(names) for names in asked] == [2, *[3] * measure.REPEATS]
+
+
+@pytest.mark.parametrize(
+    ("times", "counts"), [((9.0, 10.0, 11.0), 10.0), ((11.4, 9.0, 10.0), 10.0), ((10.0, 24.0, 9.0), 24.0)]
+)
+def test_of_two_times_for_one_network_the_slower_counts_for_a_finalist(
+    profile: DeviceProfile, monkeypatch: pytest.MonkeyPatch, times: tuple[float, ...], counts: float
+) -> None:
+    left = [*times, *times]
+
+    def timed(*_: object) -> tuple[float, list[Timing]]:
+        ms = left.pop(0)
+        return profile.calibration.timing.median_ms, [Timing(ms, ms, ms, ms, 1)]
+
+    monkeypatch.setattr(measure, "_calibration_and", timed)
+    network = Architecture("edge", 2, "rgb", 8, (Cell(("conv3", "conv3"), (8,)),))
+    assert measure_architecture(profile, network).median_ms == counts
+    assert measure_model(profile, b"exported").median_ms == sorted(times)[1]  # a verdict is not for what may be
 
 
 def test_drift_is_measured(profile: DeviceProfile) -> None:
