@@ -72,24 +72,41 @@ def _target(name: str, asked: float, value: float | None, *, most: bool = False)
 
 def markdown(rows: Sequence[Row], known: Results, not_run: Mapping[str, str]) -> str:
     """Sections of tables; a row that has not run is not in them, and is counted at the end."""
-    parts = []
+    parts = [
+        "# Scoreboard of the search",
+        "`python -m tests.bench.search_quality`; PSNR-Y in dB at x2, means of seeds.",
+    ]
+    parts += _made_on(known)
     for section in dict.fromkeys(row.name.partition("/")[0] for row in rows):
         named = [row.name for row in rows if row.name.partition("/")[0] == section and row.name in known]
         if table := _pilots(section, known):
             parts.append(table)
         if shown := [name for name in named if "/pilot/" not in name]:
             parts.append(_section(section, shown, known))
-    verdicts = {True: "reached", False: "not reached", None: "not run"}
+    found = targets(known)
     lines = [
-        f"| {one['name']} | {one['asked']} | {'' if one['value'] is None else format(one['value'], '.3f')} "
-        f"| {verdicts[one['reached']]} |"
-        for one in targets(known)
+        f"| {one['name']} | {one['asked']} | {one['value']:.3f} | {'reached' if one['reached'] else 'not reached'} |"
+        for one in found
+        if one["value"] is not None
     ]
-    parts.append("\n".join(["## Targets", "", "| target | asked | found | |", "|---|---|---|---|", *lines]))
+    head = ["| target | asked | found | |", "|---|---|---|---|"] if lines else []
+    waiting = f"{len(found) - len(lines)} of {len(found)} targets wait for rows that have not run."
+    parts.append("\n".join(["## Targets", "", *head, *lines, *([""] if lines else []), waiting]))
     missing = [row.name for row in rows if row.name not in known]
     parts.append(f"{len(known)} rows have run, {len(missing)} have not.")
     parts += [f"not run: {name}: {reason}" for name, reason in not_run.items()]
     return "\n\n".join(parts) + "\n"
+
+
+def _made_on(known: Results) -> list[str]:
+    """A line for each machine: what it is, when it ran, and in what and on which images it trained."""
+    lines: dict[str, list[str]] = {}
+    for row in known.values():
+        if "device" in row:
+            device = f"{row['device']['cpu']}, {row['threads']} cores ({row['device']['features']})"
+            trained = f"PyTorch {row['torch']} in {row['precision']}, trained on {' and '.join(row['trained_on'])}"
+            lines.setdefault(f"{device}, {trained}", []).append(row["date"][:10])
+    return [f"{line}: {len(dates)} rows, {min(dates)} to {max(dates)}." for line, dates in lines.items()]
 
 
 def _section(section: str, names: Sequence[str], known: Results) -> str:
