@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from tests.bench.board import GRID, RECIPES, SEEDS, Row
+from tests.bench.board import GRID, RECIPES, RELAXED_BUDGET, SEEDS, Row
 from tests.bench.peers import PEERS
 
 Results = Mapping[str, Mapping[str, Any]]
@@ -42,11 +42,10 @@ def targets(known: Results) -> list[dict[str, Any]]:
         found.append(_target(f"{section}: least share of the budget, all within it", LEAST_SHARE, kept))
         spread = max(values) - min(values) if len(values) == len(SEEDS) else None
         found.append(_target(f"{section}: dB between seeds", MOST_SPREAD, spread, most=True))
-        times = [row["seconds"] / (row["step_ms"] / 1e3 * row["steps"]) for row in ours]
-        time = fmean(times) if len(ours) == len(SEEDS) else None
+        first, cost = known.get(f"{section}/ours/seed0"), known.get(f"cost/{macs // 1000}K/seed0")
+        time = cost["ratio"] if cost else None
         found.append(_target(f"{section}: time over that of training the network alone", MOST_TIME, time, most=True))
-        twice = [known.get(f"{section}/{name}/seed0") for name in ("ours", "repeat")]
-        same = None if None in twice else float(twice[0]["weights"] == twice[1]["weights"])  # type: ignore[index]
+        same = float(first["weights"] == cost["search"]["weights"]) if first and cost else None
         found.append(_target(f"{section}: the same seed twice gives the same weights", 1.0, same))
     mean = fmean(gain for gain in gains if gain is not None) if None not in gains else None
     found.append(_target("all budgets: dB over the best hand-designed network, in the mean", GAIN, mean))
@@ -79,9 +78,15 @@ def markdown(rows: Sequence[Row], known: Results, not_run: Mapping[str, str]) ->
     parts += _made_on(known)
     for section in dict.fromkeys(row.name.partition("/")[0] for row in rows):
         named = [row.name for row in rows if row.name.partition("/")[0] == section and row.name in known]
+        if section == "cost" and named:
+            parts.append(_costs(named, known))
+        if times := [name for name in named if name.endswith("/time")]:
+            parts.append(_times(times, known))
         if table := _pilots(section, known):
             parts.append(table)
-        if shown := [name for name in named if "/pilot/" not in name]:
+        if section == "relaxation" and named:  # beside them the default, which is on the board already
+            named += [f"macs-{RELAXED_BUDGET // 1000}K/ours/seed{seed}" for seed in SEEDS]
+        if shown := [name for name in named if "/pilot/" not in name and "psnr_y" in known.get(name, {})]:
             parts.append(_section(section, shown, known))
     found = targets(known)
     lines = [
@@ -128,6 +133,35 @@ def _section(section: str, names: Sequence[str], known: Results) -> str:
         macs = f"{fmean(row['macs'] for row in rows):,.0f}"
         cells = [name.partition("/")[2], ", ".join([*notes, *gap]), str(len(rows)), str(first["steps"]), macs, share]
         lines.append(f"| {' | '.join([*cells, *sets[-len(SETS) :], f'{max(values) - min(values):.3f}'])} |")
+    return "\n".join(lines)
+
+
+def _costs(names: Sequence[str], known: Results) -> str:
+    """Search and training beside training alone, turn about, and how a step gets cheaper as the search converges."""
+    head = ["budget", "search + training", "alone", "ratio", "peak memory", "alone", "step: first", "last", "then"]
+    head += ["Set14+B100", "alone"]
+    lines = ["## What the search costs", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for name in names:
+        row = known[name]
+        both = row["search"], row["alone"]
+        way = [ms for _, ms in both[0]["step_ms_on_the_way"]] or [both[0]["search_step_ms"]]
+        cells = [name.split("/")[1], *(f"{one['seconds']:.0f} s" for one in both), f"{row['ratio']:.2f}"]
+        cells += [f"{one['memory_mib']:.0f} MiB" for one in both]
+        cells += [f"{ms:.1f} ms" for ms in (way[0], way[-1], both[0]["step_ms"])]
+        cells += [f"{one['psnr_y']['mean']:.3f}" for one in both]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _times(names: Sequence[str], known: Results) -> str:
+    """What peers and hand-designed networks take here in each runtime, in milliseconds."""
+    candidates = list(dict.fromkeys(candidate for name in names for candidate in known[name]["latency_ms"]))
+    lines = ["## Latency of one frame, ms", "", f"| network | {' | '.join(candidates)} |"]
+    lines.append("|" + "---|" * (1 + len(candidates)))
+    for name in names:
+        ms = known[name]["latency_ms"]
+        cells = [f"{ms[candidate]:.1f}" if candidate in ms else "" for candidate in candidates]
+        lines.append(f"| {' | '.join([name.split('/')[1], *cells])} |")
     return "\n".join(lines)
 
 
