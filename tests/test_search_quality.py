@@ -1,18 +1,25 @@
 """The scoreboard of searches: its rows, what it makes of results, and a quick run of it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import fromstring
 
 import pytest
 
-from tests.bench import search_quality
+from deploy.timing import Timing
+from pipeline.profile import DeviceProfile, profile_path
+from tests.bench import peer_latency, search_quality
 from tests.bench.board import GRID, LEAST_SHARE, RECIPES, SEEDS, Row, hand_designed, macs_per_pixel, rows
 from tests.bench.board_file import append, known_from_results, older, read_results, search_version
+from tests.bench.board_picture import picture_of_board
 from tests.bench.board_tables import GAIN, hand_bar, markdown, targets
 from tests.bench.contest import best_recipe, best_shape
 from tests.bench.figures import NotRun, settings_of_board
+from tests.bench.peer_latency import latencies_of_peer
 from tests.bench.search_quality import TRAINED
+from tests.bench.search_rows import ours_at_peer
 
 QUICK_NAMES = {
     *(f"macs-8K/pilot/16x4/{recipe}" for recipe in RECIPES),
@@ -30,6 +37,7 @@ def result(mean: float, **fields: Any) -> dict[str, Any]:
         "macs": 15_000.0,
         "seconds": 120.0,
         "step_ms": 20.0,
+        "kind": "ours",
         "steps": 6000,
         "weights": "a",
         "architecture": "edge",
@@ -46,9 +54,9 @@ def board(gain: float, spread: float = 0.0, ratio: float = 1.4, **fields: Any) -
         section = f"macs-{macs // 1000}K"
         for seed in SEEDS:
             for worse, (width, depth) in enumerate(shapes):
-                found[f"{section}/hand/{width}x{depth}/seed{seed}"] = result(32 - 0.01 * worse)
+                found[f"{section}/hand/{width}x{depth}/seed{seed}"] = result(32 - 0.01 * worse, kind="hand")
             found[f"{section}/ours/seed{seed}"] = result(32 + gain + spread * (seed - 1) / 2, **fields)
-        costs = {"search": result(32 + gain), "alone": result(32.0), "ratio": ratio}
+        costs = {"kind": "cost", "search": result(32 + gain), "alone": result(32.0), "ratio": ratio}
         found[f"cost/{macs // 1000}K/seed0"] = costs
     return found
 
@@ -117,11 +125,74 @@ def test_tables_say_what_has_not_run() -> None:
     assert "| 16K | 120 s | 120 s | 1.40 | 500 MiB | 500 MiB | 30.0 ms | 22.0 ms | 20.0 ms | 32.060 | 32.000 |" in text
     assert "not run: macs-8K/plain/seed0: no reason" in text
     assert "14 of 35 targets wait for rows that have not run." in text
+    assert (
+        "macs-16K pilot 28, macs-16K plain 3, macs-16K random 3, macs-16K halving 3, macs-16K-long long hand 1" in text
+    )
+    assert "Made by an earlier version of the search, run them `--again`: macs-8K/hand" not in text
+
+
+def latencies() -> dict[str, dict[str, Any]]:
+    found = {f"latency/ESPCN/peer/seed{seed}": result(31.5, kind="peer", architecture="ESPCN") for seed in SEEDS}
+    ours = {"candidate": "openvino bf16", "peer_ms": 38.0, "latency_ms": 36.0, "kind": "ours at peer"}
+    found |= {f"latency/ESPCN/ours best/seed{seed}": result(31.9, **ours) for seed in SEEDS}
+    times = {"onnxruntime fp32": 60.0, "openvino bf16": 38.0}
+    profiles = dict.fromkeys(times, "desk")
+    found["latency/ESPCN/time"] = {**LINE, "kind": "time", "latency_ms": times, "profiles": profiles}
+    found["latency/hand 16K/time"] = {**LINE, "kind": "time", "latency_ms": {"openvino bf16": 22.0}}
+    return found
+
+
+def test_latency_is_compared_in_one_runtime() -> None:
+    known = board(0.06) | latencies()
+    assert reached(known, "ESPCN, best") is True
+    assert reached(known, "ESPCN, onnxruntime fp32") is None
+    text = markdown(rows(), known, {})
+    assert "| ESPCN | 60.0 | 38.0 |" in text
+    assert "36.0 of 38.0 ms in openvino bf16" in text
+
+
+def test_the_picture_shows_all_that_has_run() -> None:
+    svg = fromstring(picture_of_board(board(0.06) | latencies()))
+    titles = [text.text for text in svg.findall(".//{*}text") if text.get("class") == "title"]
+    assert titles == ["against MACs", "against latency in onnxruntime fp32", "against latency in openvino bf16"]
+    circles = [[one.get("class") for one in chart.findall(".//{*}circle")] for chart in svg.findall("{*}svg")]
+    hand = sum(len(shapes) for shapes in GRID.values())
+    assert [chart.count("ours") for chart in circles] == [len(GRID), 0, 1]
+    assert [chart.count("peer") for chart in circles] == [hand + 1, 1, 2]
+    assert fromstring(picture_of_board({})).findall(".//{*}circle") == []
+
+
+def test_ours_keeps_to_the_runtime_that_the_peer_was_timed_in(tmp_path: Path) -> None:
+    row = Row("", "ours at peer", peer="ESPCN", runtime="openvino int8")
+    data: Any = None
+    with pytest.raises(NotRun, match="no profile of this device for y networks in openvino int8"):
+        ours_at_peer(row, data, latencies(), [], tmp_path, print)
+    with pytest.raises(NotRun, match="ESPCN was timed with the profile desk, which --profile leaves out"):
+        ours_at_peer(replace(row, runtime="best"), data, latencies(), [tmp_path / "other.toml"], tmp_path, print)
+
+
+def test_a_peer_is_timed_with_the_profiles_of_this_device_and_its_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["epyc-2c-openvino-int8", "epyc-2c-onnxruntime-fp32", "xeon-2c-onnxruntime-fp32"]
+    sizes: dict[str, int] = {}
+
+    def timed(profile: DeviceProfile, model: bytes) -> Timing:
+        sizes[profile.candidate] = len(model)
+        return Timing(10.0, 10.0, 10.0, 10.0, 1)
+
+    monkeypatch.setattr(peer_latency, "is_this_device", lambda one: ["another"] if "xeon" in one.name else [])
+    monkeypatch.setattr(peer_latency, "measure_model", timed)
+    found = latencies_of_peer("QuickSRNet-Small", [profile_path(name) for name in names])
+    assert found["latency_ms"] == {"openvino int8": 10.0, "onnxruntime fp32": 10.0}
+    assert found["profiles"] == {"openvino int8": names[0], "onnxruntime fp32": names[1]}
+    assert sizes["openvino int8"] < sizes["onnxruntime fp32"] / 2
+    with pytest.raises(NotRun, match="no profile of this device for y networks"):
+        latencies_of_peer("ESPCN", [profile_path(name) for name in names])
 
 
 def test_a_quick_board_runs_goes_on_and_is_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--quick", "--work", str(tmp_path)]
-    search_quality.main([*arguments, "--markdown", str(tmp_path / "RESULTS.md")])
+    written = ["--markdown", str(tmp_path / "RESULTS.md"), "--picture", str(tmp_path / "board.svg")]
+    search_quality.main([*arguments, *written])
     tables, _, last = capsys.readouterr().out.rstrip().rpartition("\n")
     found = json.loads(last)
     assert set(found["rows"]) == QUICK_NAMES
@@ -132,6 +203,7 @@ def test_a_quick_board_runs_goes_on_and_is_read_again(tmp_path: Path, capsys: py
     assert all(row["psnr_y"]["mean"] > 15 and row["memory_mib"] > 0 for row in found["rows"].values())
     assert all(row["trained_on"] == ["scikit-image:test"] for row in found["rows"].values())
     assert (tmp_path / "RESULTS.md").read_text() == tables.rstrip() + "\n"
+    assert (tmp_path / "board.svg").read_text().startswith("<svg")
     results = tmp_path / "quick" / "rows.jsonl"
     lines = results.read_text().splitlines()
     search_quality.main(arguments)

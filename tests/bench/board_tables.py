@@ -1,13 +1,15 @@
 """What the scoreboard says: tables in Markdown, and which of the targets are reached."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from tests.bench.board import GRID, RECIPES, RELAXED_BUDGET, SEEDS, Row
+from tests.bench.board_file import older
+from tests.bench.figures import Results
 from tests.bench.peers import PEERS
 
-Results = Mapping[str, Mapping[str, Any]]
 SETS = ("Set5", "Set14", "B100", "mean")
 GAIN, PEER_GAIN, MOST_TIME, MOST_SPREAD, LEAST_SHARE = 0.05, 0.30, 1.5, 0.05, 0.90
 
@@ -73,7 +75,9 @@ def markdown(rows: Sequence[Row], known: Results, not_run: Mapping[str, str]) ->
     """Sections of tables; a row that has not run is not in them, and is counted at the end."""
     parts = [
         "# Scoreboard of the search",
-        "`python -m tests.bench.search_quality`; PSNR-Y in dB at x2, means of seeds.",
+        "`python -m tests.bench.search_quality --markdown tests/bench/RESULTS.md` runs what is missing, writes this; "
+        "figures: `tests/bench/results/search_quality.jsonl`. PSNR-Y in dB at x2, means of seeds. Set14+B100, "
+        "which the targets are about, is the mean of the two sets' means. All train on the same images and patches.",
     ]
     parts += _made_on(known)
     for section in dict.fromkeys(row.name.partition("/")[0] for row in rows):
@@ -97,10 +101,18 @@ def markdown(rows: Sequence[Row], known: Results, not_run: Mapping[str, str]) ->
     head = ["| target | asked | found | |", "|---|---|---|---|"] if lines else []
     waiting = f"{len(found) - len(lines)} of {len(found)} targets wait for rows that have not run."
     parts.append("\n".join(["## Targets", "", *head, *lines, *([""] if lines else []), waiting]))
-    missing = [row.name for row in rows if row.name not in known]
-    parts.append(f"{len(known)} rows have run, {len(missing)} have not.")
+    parts.append(_missing(rows, known))
+    if stale := older(known):
+        parts.append(f"Made by an earlier version of the search, run them `--again`: {', '.join(stale)}.")
     parts += [f"not run: {name}: {reason}" for name, reason in not_run.items()]
     return "\n\n".join(parts) + "\n"
+
+
+def _missing(rows: Sequence[Row], known: Results) -> str:
+    """How many rows have not run, and of what kinds."""
+    counts = Counter(f"{row.name.partition('/')[0]} {row.kind}" for row in rows if row.name not in known)
+    said = f"{len(known)} rows have run, {counts.total()} have not"
+    return f"{said}: {', '.join(f'{name} {count}' for name, count in counts.items())}." if counts else f"{said}."
 
 
 def _made_on(known: Results) -> list[str]:
@@ -115,11 +127,22 @@ def _made_on(known: Results) -> list[str]:
 
 
 def _section(section: str, names: Sequence[str], known: Results) -> str:
-    """One line for all seeds of a row: means, and the spread of the last column."""
+    """One line for all seeds of a row: means, and the spread of what the targets are about."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for name in names:
         groups.setdefault(name.rpartition("/seed")[0], []).append(known[name])
-    head = ["row", "network of the first seed", "seeds", "steps", "MACs/px", "share", *SETS[:3], "Set14+B100", "spread"]
+    head = [
+        "row",
+        "network of the first seed",
+        "seeds",
+        "steps",
+        "MACs/px",
+        "share",
+        *SETS[:3],
+        "Set14+B100",
+        "spread",
+        "seconds",
+    ]
     lines = [f"## {section}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     best_first = sorted(groups.items(), key=lambda pair: -fmean(row["psnr_y"]["mean"] for row in pair[1]))
     for name, rows in best_first:
@@ -129,10 +152,15 @@ def _section(section: str, names: Sequence[str], known: Results) -> str:
         first = rows[0]
         notes = [first["architecture"], *([f"recipe {first['recipe']}"] if "recipe" in first else [])]
         share = f"{fmean(row['share'] for row in rows):.1%}" if "share" in first else ""
-        gap = [f"gap {max(row['gap_db'] for row in rows):.3f}"] if "gap_db" in first else []
+        if "gap_db" in first:
+            notes.append(f"gap {max(row['gap_db'] for row in rows):.3f}")
+        if "peer_ms" in first:
+            notes.append(f"{first['latency_ms']:.1f} of {first['peer_ms']:.1f} ms in {first['candidate']}")
+        seconds = [row["seconds"] for row in rows if row["seconds"]]
         macs = f"{fmean(row['macs'] for row in rows):,.0f}"
-        cells = [name.partition("/")[2], ", ".join([*notes, *gap]), str(len(rows)), str(first["steps"]), macs, share]
-        lines.append(f"| {' | '.join([*cells, *sets[-len(SETS) :], f'{max(values) - min(values):.3f}'])} |")
+        cells = [name.partition("/")[2], ", ".join(notes), str(len(rows)), str(first["steps"]), macs, share]
+        cells += [*sets[-len(SETS) :], f"{max(values) - min(values):.3f}", f"{fmean(seconds):.0f}" if seconds else ""]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -155,7 +183,7 @@ def _costs(names: Sequence[str], known: Results) -> str:
 
 def _times(names: Sequence[str], known: Results) -> str:
     """What peers and hand-designed networks take here in each runtime, in milliseconds."""
-    candidates = list(dict.fromkeys(candidate for name in names for candidate in known[name]["latency_ms"]))
+    candidates = sorted({candidate for name in names for candidate in known[name]["latency_ms"]})
     lines = ["## Latency of one frame, ms", "", f"| network | {' | '.join(candidates)} |"]
     lines.append("|" + "---|" * (1 + len(candidates)))
     for name in names:

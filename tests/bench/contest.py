@@ -52,7 +52,7 @@ def run_row(row: Row, data: Data, known: Results, place: Place, look: Look) -> d
         case "cost":
             return cost_of_search(row, data.source, known, look)
         case "ours at peer":
-            return ours_at_peer(row, data, known, run, look)
+            return ours_at_peer(row, data, known, place.profiles, run, look)
         case _:
             return ours(row, data, run, look)
 

@@ -21,17 +21,14 @@ from tests.bench.peers import Peer, peer_from_name
 
 
 def latencies_of_peer(name: str, profiles: Sequence[Path]) -> dict[str, Any]:
-    """ "latency_ms" and "profiles", each by candidate: medians scaled by the calibration, and the files of profiles.
+    """ "latency_ms" and "profiles", each by candidate: medians scaled by the calibration, and names of profiles.
 
     Raises NotRun where no profile is of this device and the peer's colour.
     """
     peer = peer_from_name(name, 2).eval()
     here = _of_this_device(peer.color, profiles)
     found = {candidate: measure_model(profile, _model(peer, profile)).median_ms for candidate, profile in here.items()}
-    return {
-        "latency_ms": found,
-        "profiles": {candidate: f"profiles/{one.name}.toml" for candidate, one in here.items()},
-    }
+    return {"latency_ms": found, "profiles": {candidate: profile.name for candidate, profile in here.items()}}
 
 
 def latencies_of_network(network: Architecture, profiles: Sequence[Path]) -> dict[str, float]:

@@ -28,6 +28,7 @@ from pipeline.manifest import atomic_path
 from pipeline.profile import FOLDER, profile_path
 from tests.bench.board import SEARCHES, STEPS, Row, rows
 from tests.bench.board_file import SCHEMA, append, known_from_results, older, read_results, search_version
+from tests.bench.board_picture import picture_of_board
 from tests.bench.board_tables import markdown, targets
 from tests.bench.contest import Place, run_row
 from tests.bench.figures import Data, NotRun, Results, Source, read_data, settings_of_board
@@ -62,9 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     not_run: dict[str, str] = {}
     complete = not waiting or run_rows(waiting, given, known, not_run)
     tables = markdown(board, known, not_run)
-    if given.markdown is not None:
-        with atomic_path(given.markdown) as temporary:
-            temporary.write_text(tables, encoding="utf-8")
+    for path, text in ((given.markdown, tables), (given.picture, picture_of_board(known))):
+        if path is not None:
+            with atomic_path(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
     print(tables)
     found, stale = targets(known), older(known)
     missing = [row.name for row in board if row.name not in known]
@@ -83,6 +85,7 @@ def _given(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, ar
     parser.add_argument("--steps", type=int, help=f"of a training, pilots in proportion (default: {STEPS})")
     parser.add_argument("--results", type=Path, help=f"JSON, a row a line (default: {RESULTS})")
     parser.add_argument("--markdown", type=Path, help="write the tables there too")
+    parser.add_argument("--picture", type=Path, help="write PSNR against MACs and latency there, as SVG")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("SR_DATA", "../shared/data")))
     parser.add_argument(
         "--train", nargs="+", default=TRAINED, metavar="FOLDER", help="in --data (default: %(default)s)"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ def ours(row: Row, data: Data, run: Path, look: Look) -> dict[str, Any]:
     return _searched(row, "rgb", Budget(LR_SIZE, macs=row.macs * PIXELS), None, data, run, look)
 
 
-def ours_at_peer(row: Row, data: Data, known: Results, run: Path, look: Look) -> dict[str, Any]:
+def ours_at_peer(
+    row: Row, data: Data, known: Results, profiles: Sequence[Path], run: Path, look: Look
+) -> dict[str, Any]:
     """A search of the peer's colour within its time. Raises NotRun where that was not measured in this runtime."""
     times = known.get(f"latency/{row.peer}/time")
     if times is None:
@@ -35,8 +38,13 @@ def ours_at_peer(row: Row, data: Data, known: Results, run: Path, look: Look) ->
     color = peer_from_name(row.peer, 2).color
     if candidate not in latency_ms:
         raise NotRun(f"no profile of this device for {color} networks in {candidate}")
+    files = {path.stem: path for path in profiles}
+    if times["profiles"][candidate] not in files:
+        raise NotRun(
+            f"{row.peer} was timed with the profile {times['profiles'][candidate]}, which --profile leaves out"
+        )
     told = {"profile": times["profiles"][candidate], "candidate": candidate, "peer_ms": latency_ms[candidate]}
-    budget = Budget(LR_SIZE, latency_ms=told["peer_ms"], profile=told["profile"])
+    budget = Budget(LR_SIZE, latency_ms=told["peer_ms"], profile=str(files[told["profile"]]))
     target = target_of_budget(budget, 2, color, "relu", 1, lambda _: None)
     assert target is not None
     return {**told, **_searched(row, color, budget, target.device, data, run, look)}
