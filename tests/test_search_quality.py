@@ -128,7 +128,7 @@ def test_tables_say_what_has_not_run() -> None:
     assert (
         "macs-16K pilot 28, macs-16K plain 3, macs-16K random 3, macs-16K halving 3, macs-16K-long long hand 1" in text
     )
-    assert "Made by an earlier version of the search, run them `--again`: macs-8K/hand" not in text
+    assert "version of the search, to be run `--again`: macs-8K/ours/seed0, macs-8K/ours/seed1" in text
 
 
 def latencies() -> dict[str, dict[str, Any]]:
@@ -268,7 +268,7 @@ def test_rows_of_other_settings_do_not_count(tmp_path: Path, changed: dict[str, 
     assert (len(known) == 1) is counts
 
 
-def test_rows_of_an_earlier_search_are_named() -> None:
+def test_rows_of_another_search_are_named() -> None:
     known = {"a": {**LINE, "search_version": search_version()}, "b": {**LINE, "search_version": "other"}, "c": LINE}
     assert older(known) == ["b", "c"]
     assert older({"a": {**LINE, "kind": "hand"}}) == []

@@ -65,6 +65,6 @@ def search_version() -> str:
 
 
 def older(known: Mapping[str, Line]) -> list[str]:
-    """The rows that an earlier version of the search made."""
+    """The rows that another version of the search made, or one that they do not name."""
     now = search_version()
     return [name for name, row in known.items() if row["kind"] in SEARCHES and row.get("search_version") != now]

@@ -75,9 +75,10 @@ def markdown(rows: Sequence[Row], known: Results, not_run: Mapping[str, str]) ->
     """Sections of tables; a row that has not run is not in them, and is counted at the end."""
     parts = [
         "# Scoreboard of the search",
-        "`python -m tests.bench.search_quality --markdown tests/bench/RESULTS.md` runs what is missing, writes this; "
-        "figures: `tests/bench/results/search_quality.jsonl`. PSNR-Y in dB at x2, means of seeds. Set14+B100, "
-        "which the targets are about, is the mean of the two sets' means. All train on the same images and patches.",
+        "`python -m tests.bench.search_quality --markdown tests/bench/RESULTS.md` runs what is missing and writes this; "
+        "rows: `tests/bench/results/search_quality.jsonl`. PSNR-Y in dB at x2, means of seeds. Set14+B100, "
+        "which the targets are about, is the mean of the two sets' means. All train on the same images and patches. "
+        "Seconds are of single runs, whatever else the machine did; what a search costs is measured turn about.",
     ]
     parts += _made_on(known)
     for section in dict.fromkeys(row.name.partition("/")[0] for row in rows):
@@ -103,7 +104,7 @@ def markdown(rows: Sequence[Row], known: Results, not_run: Mapping[str, str]) ->
     parts.append("\n".join(["## Targets", "", *head, *lines, *([""] if lines else []), waiting]))
     parts.append(_missing(rows, known))
     if stale := older(known):
-        parts.append(f"Made by an earlier version of the search, run them `--again`: {', '.join(stale)}.")
+        parts.append(f"Made by another, or an unnamed, version of the search, to be run `--again`: {', '.join(stale)}.")
     parts += [f"not run: {name}: {reason}" for name, reason in not_run.items()]
     return "\n\n".join(parts) + "\n"
 
@@ -159,7 +160,11 @@ def _section(section: str, names: Sequence[str], known: Results) -> str:
         seconds = [row["seconds"] for row in rows if row["seconds"]]
         macs = f"{fmean(row['macs'] for row in rows):,.0f}"
         cells = [name.partition("/")[2], ", ".join(notes), str(len(rows)), str(first["steps"]), macs, share]
-        cells += [*sets[-len(SETS) :], f"{max(values) - min(values):.3f}", f"{fmean(seconds):.0f}" if seconds else ""]
+        cells += [
+            *sets[-len(SETS) :],
+            f"{max(values) - min(values):.3f}" if len(values) > 1 else "",
+            f"{fmean(seconds):.0f}" if seconds else "",
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
