@@ -1,17 +1,32 @@
 """The scoreboard of searches: its rows, what it makes of results, and a quick run of it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import fromstring
 
 import pytest
 
-from tests.bench import search_quality
-from tests.bench.board import GRID, LEAST_SHARE, RECIPES, SEEDS, hand_designed, macs_per_pixel, rows
+from deploy.timing import Timing
+from pipeline.profile import DeviceProfile, profile_path
+from tests.bench import peer_latency, search_quality
+from tests.bench.board import GRID, LEAST_SHARE, RECIPES, SEEDS, Row, hand_designed, macs_per_pixel, rows
+from tests.bench.board_file import append, known_from_results, older, read_results, search_version
+from tests.bench.board_picture import picture_of_board
 from tests.bench.board_tables import GAIN, hand_bar, markdown, targets
-from tests.bench.contest import NotRun, best_recipe, best_shape
+from tests.bench.contest import best_recipe, best_shape
+from tests.bench.figures import NotRun, settings_of_board
+from tests.bench.peer_latency import latencies_of_peer
+from tests.bench.search_quality import TRAINED
+from tests.bench.search_rows import ours_at_peer
 
-QUICK = ["--quick", "--only", "macs-8K/pilot/16x4/*", "macs-8K/hand/16x4/seed0", "macs-8K/ours/seed0"]
+QUICK_NAMES = {
+    *(f"macs-8K/pilot/16x4/{recipe}" for recipe in RECIPES),
+    "macs-8K/hand/16x4/seed0",
+    "macs-8K/ours/seed0",
+}
+LINE = {"schema": 1, "name": "macs-8K/ours/seed0", "kind": "ours", "steps": 6000, "trained_on": [*TRAINED]}
 
 
 def result(mean: float, **fields: Any) -> dict[str, Any]:
@@ -22,23 +37,27 @@ def result(mean: float, **fields: Any) -> dict[str, Any]:
         "macs": 15_000.0,
         "seconds": 120.0,
         "step_ms": 20.0,
+        "kind": "ours",
         "steps": 6000,
         "weights": "a",
         "architecture": "edge",
+        "memory_mib": 500.0,
+        "step_ms_on_the_way": [(0.1, 30.0), (0.9, 22.0)],
         **fields,
     }
 
 
-def board(gain: float, spread: float = 0.0, **fields: Any) -> dict[str, dict[str, Any]]:
+def board(gain: float, spread: float = 0.0, ratio: float = 1.4, **fields: Any) -> dict[str, dict[str, Any]]:
     """All hand-designed networks at 32 dB and less, ours `gain` above the best of them."""
     found = {}
     for macs, shapes in GRID.items():
         section = f"macs-{macs // 1000}K"
         for seed in SEEDS:
             for worse, (width, depth) in enumerate(shapes):
-                found[f"{section}/hand/{width}x{depth}/seed{seed}"] = result(32 - 0.01 * worse)
+                found[f"{section}/hand/{width}x{depth}/seed{seed}"] = result(32 - 0.01 * worse, kind="hand")
             found[f"{section}/ours/seed{seed}"] = result(32 + gain + spread * (seed - 1) / 2, **fields)
-        found[f"{section}/repeat/seed0"] = result(32 + gain)
+        costs = {"kind": "cost", "search": result(32 + gain), "alone": result(32.0), "ratio": ratio}
+        found[f"cost/{macs // 1000}K/seed0"] = costs
     return found
 
 
@@ -73,8 +92,8 @@ def test_rows_have_names_of_their_own() -> None:
         (board(0.06, spread=0.06), "16K: dB between seeds", False),
         (board(0.06, share=0.89), "32K: least share", False),
         (board(0.06, share=1.01), "32K: least share", None),
-        (board(0.06, seconds=179.0), "64K: time over", True),
-        (board(0.06, seconds=181.0), "64K: time over", False),
+        (board(0.06, ratio=1.49), "64K: time over", True),
+        (board(0.06, ratio=1.51), "64K: time over", False),
         (board(0.06, weights="b"), "16K: the same seed twice", False),
         (board(0.06), "FSRCNN, best", None),
         ({}, "in the mean", None),
@@ -103,43 +122,173 @@ def test_tables_say_what_has_not_run() -> None:
     text = markdown(rows(), board(0.06), {"macs-8K/plain/seed0": "no reason"})
     assert "## macs-16K" in text
     assert "| ours | edge | 3 | 6000 |" in text
+    assert "| 16K | 120 s | 120 s | 1.40 | 500 MiB | 500 MiB | 30.0 ms | 22.0 ms | 20.0 ms | 32.060 | 32.000 |" in text
     assert "not run: macs-8K/plain/seed0: no reason" in text
     assert "14 of 35 targets wait for rows that have not run." in text
+    assert (
+        "macs-16K pilot 28, macs-16K plain 3, macs-16K random 3, macs-16K halving 3, macs-16K-long long hand 1" in text
+    )
+    assert "Made by an earlier version of the search, run them `--again`: macs-8K/hand" not in text
+
+
+def latencies() -> dict[str, dict[str, Any]]:
+    found = {f"latency/ESPCN/peer/seed{seed}": result(31.5, kind="peer", architecture="ESPCN") for seed in SEEDS}
+    ours = {"candidate": "openvino bf16", "peer_ms": 38.0, "latency_ms": 36.0, "kind": "ours at peer"}
+    found |= {f"latency/ESPCN/ours best/seed{seed}": result(31.9, **ours) for seed in SEEDS}
+    times = {"onnxruntime fp32": 60.0, "openvino bf16": 38.0}
+    profiles = dict.fromkeys(times, "desk")
+    found["latency/ESPCN/time"] = {**LINE, "kind": "time", "latency_ms": times, "profiles": profiles}
+    found["latency/hand 16K/time"] = {**LINE, "kind": "time", "latency_ms": {"openvino bf16": 22.0}}
+    return found
+
+
+def test_latency_is_compared_in_one_runtime() -> None:
+    known = board(0.06) | latencies()
+    assert reached(known, "ESPCN, best") is True
+    assert reached(known, "ESPCN, onnxruntime fp32") is None
+    text = markdown(rows(), known, {})
+    assert "| ESPCN | 60.0 | 38.0 |" in text
+    assert "36.0 of 38.0 ms in openvino bf16" in text
+
+
+def test_the_picture_shows_all_that_has_run() -> None:
+    svg = fromstring(picture_of_board(board(0.06) | latencies()))
+    titles = [text.text for text in svg.findall(".//{*}text") if text.get("class") == "title"]
+    assert titles == ["against MACs", "against latency in onnxruntime fp32", "against latency in openvino bf16"]
+    circles = [[one.get("class") for one in chart.findall(".//{*}circle")] for chart in svg.findall("{*}svg")]
+    hand = sum(len(shapes) for shapes in GRID.values())
+    assert [chart.count("ours") for chart in circles] == [len(GRID), 0, 1]
+    assert [chart.count("peer") for chart in circles] == [hand + 1, 1, 2]
+    assert fromstring(picture_of_board({})).findall(".//{*}circle") == []
+
+
+def test_ours_keeps_to_the_runtime_that_the_peer_was_timed_in(tmp_path: Path) -> None:
+    row = Row("", "ours at peer", peer="ESPCN", runtime="openvino int8")
+    data: Any = None
+    with pytest.raises(NotRun, match="no profile of this device for y networks in openvino int8"):
+        ours_at_peer(row, data, latencies(), [], tmp_path, print)
+    with pytest.raises(NotRun, match="ESPCN was timed with the profile desk, which --profile leaves out"):
+        ours_at_peer(replace(row, runtime="best"), data, latencies(), [tmp_path / "other.toml"], tmp_path, print)
+
+
+def test_a_peer_is_timed_with_the_profiles_of_this_device_and_its_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["epyc-2c-openvino-int8", "epyc-2c-onnxruntime-fp32", "xeon-2c-onnxruntime-fp32"]
+    sizes: dict[str, int] = {}
+
+    def timed(profile: DeviceProfile, model: bytes) -> Timing:
+        sizes[profile.candidate] = len(model)
+        return Timing(10.0, 10.0, 10.0, 10.0, 1)
+
+    monkeypatch.setattr(peer_latency, "is_this_device", lambda one: ["another"] if "xeon" in one.name else [])
+    monkeypatch.setattr(peer_latency, "measure_model", timed)
+    found = latencies_of_peer("QuickSRNet-Small", [profile_path(name) for name in names])
+    assert found["latency_ms"] == {"openvino int8": 10.0, "onnxruntime fp32": 10.0}
+    assert found["profiles"] == {"openvino int8": names[0], "onnxruntime fp32": names[1]}
+    assert sizes["openvino int8"] < sizes["onnxruntime fp32"] / 2
+    with pytest.raises(NotRun, match="no profile of this device for y networks"):
+        latencies_of_peer("ESPCN", [profile_path(name) for name in names])
 
 
 def test_a_quick_board_runs_goes_on_and_is_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [*QUICK, "--results", str(tmp_path / "rows.jsonl"), "--work", str(tmp_path / "work")]
-    search_quality.main([*arguments, "--markdown", str(tmp_path / "RESULTS.md")])
+    arguments = ["--quick", "--work", str(tmp_path)]
+    written = ["--markdown", str(tmp_path / "RESULTS.md"), "--picture", str(tmp_path / "board.svg")]
+    search_quality.main([*arguments, *written])
     tables, _, last = capsys.readouterr().out.rstrip().rpartition("\n")
     found = json.loads(last)
-    assert set(found["rows"]) == {
-        *(f"macs-8K/pilot/16x4/{recipe}" for recipe in RECIPES),
-        "macs-8K/hand/16x4/seed0",
-        "macs-8K/ours/seed0",
-    }
+    assert set(found["rows"]) == QUICK_NAMES
+    assert {row["steps"] for row in found["rows"].values()} == {6, 24}
     assert not found["passed"]
+    assert not found["older"]
     assert found["rows"]["macs-8K/ours/seed0"]["share"] <= 1.0
     assert all(row["psnr_y"]["mean"] > 15 and row["memory_mib"] > 0 for row in found["rows"].values())
+    assert all(row["trained_on"] == ["scikit-image:test"] for row in found["rows"].values())
     assert (tmp_path / "RESULTS.md").read_text() == tables.rstrip() + "\n"
-    lines = (tmp_path / "rows.jsonl").read_text().splitlines()
+    assert (tmp_path / "board.svg").read_text().startswith("<svg")
+    results = tmp_path / "quick" / "rows.jsonl"
+    lines = results.read_text().splitlines()
     search_quality.main(arguments)
-    assert (tmp_path / "rows.jsonl").read_text().splitlines() == lines
+    assert results.read_text().splitlines() == lines
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == found["rows"]
+    search_quality.main([*arguments, "--again", "--only", "macs-8K/hand/16x4/seed0"])
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]["macs-8K/hand/16x4/seed0"]
+    assert len(results.read_text().splitlines()) == len(lines) + 1
+    assert again["psnr_y"] == found["rows"]["macs-8K/hand/16x4/seed0"]["psnr_y"]
+    search_quality.main([*arguments, "--only", "cost/8K/*"])
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]["cost/8K/seed0"]
+    assert row["search"]["weights"] == found["rows"]["macs-8K/ours/seed0"]["weights"]
+    assert row["alone"]["id"] == row["search"]["id"]
+    assert row["ratio"] == pytest.approx(row["search"]["seconds"] / row["alone"]["seconds"])
+    assert all(row[name]["memory_mib"] > 50 for name in ("search", "alone"))
 
 
 def test_a_row_without_what_it_builds_on_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--quick", "--only", "macs-8K/hand/8x13/seed0", "--results", str(tmp_path / "rows.jsonl")]
-    search_quality.main(arguments)
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert found["not_run"] == {"macs-8K/hand/8x13/seed0": "it needs macs-8K/pilot/8x13/*"}
-    assert not (tmp_path / "rows.jsonl").exists()
+    names = ["macs-8K/hand/8x13/seed0", "macs-8K/plain/seed0", "cost/8K/seed0", "latency/FSRCNN/ours best/seed0"]
+    search_quality.main(["--quick", "--work", str(tmp_path), "--only", *names])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["not_run"]
+    assert set(found) == {*names}
+    assert found["macs-8K/hand/8x13/seed0"].startswith("it needs macs-8K/pilot/8x13/identity, macs-8K/pilot/8x13/half")
+    assert found["macs-8K/plain/seed0"].startswith("it needs macs-8K/hand/8x13/seed0")
+    assert found["cost/8K/seed0"] == "it needs macs-8K/ours/seed0"
+    assert found["latency/FSRCNN/ours best/seed0"] == "it needs latency/FSRCNN/time"
+    assert not (tmp_path / "quick" / "rows.jsonl").exists()
+
+
+def test_an_interrupted_board_keeps_what_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_row(row: Row, *_: object) -> dict[str, Any]:
+        if row.recipe == "random":
+            raise KeyboardInterrupt
+        return result(30.0)
+
+    monkeypatch.setattr(search_quality, "run_row", run_row)
+    with pytest.raises(SystemExit) as error:
+        search_quality.main(["--quick", "--work", str(tmp_path)])
+    assert error.value.code == 130
+    done = ["macs-8K/pilot/16x4/identity", "macs-8K/pilot/16x4/half"]
+    assert [*json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]] == done
+    assert len((tmp_path / "quick" / "rows.jsonl").read_text().splitlines()) == len(done)
+
+
+@pytest.mark.parametrize(
+    ("changed", "counts"),
+    [
+        ({}, True),
+        ({"batch": 16, "patch": 48}, True),
+        ({"steps": 24}, False),
+        ({"trained_on": ["scikit-image:test"]}, False),
+        ({"patch": 16}, False),
+        ({"name": "macs-9K/ours/seed0"}, False),
+    ],
+)
+def test_rows_of_other_settings_do_not_count(tmp_path: Path, changed: dict[str, Any], counts: bool) -> None:
+    path = tmp_path / "rows.jsonl"
+    append(path, {**LINE, **changed})
+    known = known_from_results(rows(), read_results(path), settings_of_board(TRAINED, quick=False))
+    assert (len(known) == 1) is counts
+
+
+def test_rows_of_an_earlier_search_are_named() -> None:
+    known = {"a": {**LINE, "search_version": search_version()}, "b": {**LINE, "search_version": "other"}, "c": LINE}
+    assert older(known) == ["b", "c"]
+    assert older({"a": {**LINE, "kind": "hand"}}) == []
+
+
+def test_pilots_are_shorter_in_proportion() -> None:
+    steps = {row.name: row.steps for row in rows(600)}
+    assert steps["macs-16K/pilot/16x8/half"] == 150
+    assert steps["macs-16K/ours/seed0"] == 600
+    assert steps["macs-16K-long/ours/seed0"] == 2000
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--only", "macs-9K/*"], "no row is named macs-9K/*; --list names all"),
-        (["--data", "nowhere", "--only", "*"], "no research images in nowhere"),
+        (["--only", "macs-8K/*", "typo/*"], "no row is named typo/*"),
+        (["--data", "nowhere"], "no folder benchmarks in nowhere; name that of the research images with --data"),
+        (["--steps", "0"], "--steps is at least 1, not 0"),
+        (["--profile", "nothing"], "no device profile at profiles/nothing.toml"),
     ],
 )
 def test_a_mistake_is_named(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,14 +300,16 @@ def test_a_mistake_is_named(arguments: list[str], message: str, capsys: pytest.C
 
 def test_a_damaged_line_of_results_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text('{"schema": 1, "name": "macs-8K/ours/seed0"}\n{"schema": 0}\n')
-    with pytest.raises(SystemExit, match="line 2: schema 0, not 1; remove the line"):
-        search_quality.read_results(path)
+    append(path, LINE)
+    for line, reason in (('{"schema": 0}', "schema 0, not 1"), ('{"schema": 1}', "no 'name'"), ("{", "Expecting")):
+        path.write_text(path.read_text().splitlines()[0] + f"\n{line}\n")
+        with pytest.raises(SystemExit, match=f"line 2: {reason}.*; remove the line"):
+            read_results(path)
 
 
 def test_rows_can_be_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text('{"schema": 1, "name": "macs-8K/ours/seed0"}\n')
+    append(path, LINE)
     search_quality.main(["--list", "--only", "macs-8K/ours/*", "--results", str(path)])
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
         ["done", "macs-8K/ours/seed0"],

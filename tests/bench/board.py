@@ -6,7 +6,7 @@ from typing import get_args
 
 from pipeline.architecture import Architecture, Cell
 from pipeline.budget import cost_from_architecture
-from pipeline.config import Relaxation
+from pipeline.config import Relaxation, SearchSettings
 from tests.bench.peers import PEERS
 
 LR_SIZE = (360, 640)
@@ -15,6 +15,8 @@ STEPS, PILOT_STEPS, LONG_STEPS = 6000, 1500, 20000
 SEEDS = (0, 1, 2)
 LONG_BUDGET = RELAXED_BUDGET = 16_000
 LEAST_SHARE = 0.85
+SEARCHES = ("ours", "ours at peer", "cost")  # kinds of rows
+DEFAULT: Relaxation = SearchSettings().relaxation
 
 # MACs per LR pixel -> (width, convolutions with stem and tail): plain networks of 3x3 kernels and one width, within
 # 85 to 100 % of the budget, from narrow and deep to wide and shallow.
@@ -53,8 +55,9 @@ class Row:
 
     kind: "pilot" trains `shape` by `recipe`, "hand" by the recipe of its best pilot, "plain" the best hand shape
     without branches and "long hand" with them; "ours" searches; "random" and "halving" are rivals of the search;
-    "peer" trains a published network at the rate of its best "peer pilot"; "ours at peer" searches within the latency
-    that a peer has in `runtime`.
+    "peer" trains a published network at the rate of its best "peer pilot"; "time" measures what it, or the best hand
+    shape, takes here; "ours at peer" searches within what a peer takes in `runtime`; "cost" searches once more beside
+    the training of the same network alone.
     macs: budget per LR pixel.
     """
 
@@ -65,7 +68,7 @@ class Row:
     steps: int = STEPS
     shape: tuple[int, int] | None = None
     recipe: str = ""
-    relaxation: Relaxation = "sorted"
+    relaxation: Relaxation = DEFAULT
     peer: str = ""
     rate: float = 0.0
     runtime: str = ""
@@ -89,12 +92,17 @@ def macs_per_pixel(architecture: Architecture) -> float:
     return cost_from_architecture(architecture, LR_SIZE).macs / PIXELS
 
 
-def rows() -> list[Row]:
-    """The whole board, in the order in which it says most soonest."""
+def rows(steps: int = STEPS) -> list[Row]:
+    """The whole board, in the order in which it says most soonest.
+
+    steps: of one training; pilots and long trainings are shorter and longer in proportion.
+    """
     found = [row for macs in (16_000, 8_000, 32_000, 64_000) for row in _equal_macs(macs)]
     found += _relaxations()
+    found += [Row(f"cost/{macs // 1000}K/seed0", "cost", macs) for macs in GRID]
+    found += [Row(f"latency/hand {macs // 1000}K/time", "time", macs) for macs in GRID]
     found += [row for peer in PEERS for row in _equal_latency(peer)]
-    return found
+    return [replace(row, steps=max(1, round(row.steps * steps / STEPS))) for row in found]
 
 
 def _equal_macs(macs: int) -> Iterator[Row]:
@@ -109,14 +117,16 @@ def _equal_macs(macs: int) -> Iterator[Row]:
             yield Row(f"{section}/hand/{width}x{depth}/seed{seed}", "hand", macs, seed, shape=(width, depth))
     for kind in ("plain", "random", "halving"):
         yield from (Row(f"{section}/{kind}/seed{seed}", kind, macs, seed) for seed in SEEDS)
-    yield Row(f"{section}/repeat/seed0", "ours", macs)
     if macs == LONG_BUDGET:
         yield Row(f"{section}-long/hand/seed0", "long hand", macs, steps=LONG_STEPS)
         yield Row(f"{section}-long/ours/seed0", "ours", macs, steps=LONG_STEPS)
 
 
 def _relaxations() -> Iterator[Row]:
+    """Those beside the default, whose rows are "ours" of that budget."""
     for relaxation in get_args(Relaxation):
+        if relaxation == DEFAULT:
+            continue
         row = Row("", "ours", RELAXED_BUDGET, relaxation=relaxation)
         yield from (replace(row, name=f"relaxation/{relaxation}/seed{seed}", seed=seed) for seed in SEEDS)
 
@@ -124,6 +134,7 @@ def _relaxations() -> Iterator[Row]:
 def _equal_latency(peer: str) -> Iterator[Row]:
     for rate in PEER_RATES:
         yield Row(f"latency/{peer}/pilot/{rate:g}", "peer pilot", steps=PILOT_STEPS, peer=peer, rate=rate)
+    yield Row(f"latency/{peer}/time", "time", peer=peer)
     for seed in SEEDS:
         yield Row(f"latency/{peer}/peer/seed{seed}", "peer", seed=seed, peer=peer)
         for runtime in ("onnxruntime fp32", "best"):

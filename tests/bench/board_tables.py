@@ -1,13 +1,15 @@
 """What the scoreboard says: tables in Markdown, and which of the targets are reached."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from tests.bench.board import GRID, RECIPES, SEEDS, Row
+from tests.bench.board import GRID, RECIPES, RELAXED_BUDGET, SEEDS, Row
+from tests.bench.board_file import older
+from tests.bench.figures import Results
 from tests.bench.peers import PEERS
 
-Results = Mapping[str, Mapping[str, Any]]
 SETS = ("Set5", "Set14", "B100", "mean")
 GAIN, PEER_GAIN, MOST_TIME, MOST_SPREAD, LEAST_SHARE = 0.05, 0.30, 1.5, 0.05, 0.90
 
@@ -42,11 +44,10 @@ def targets(known: Results) -> list[dict[str, Any]]:
         found.append(_target(f"{section}: least share of the budget, all within it", LEAST_SHARE, kept))
         spread = max(values) - min(values) if len(values) == len(SEEDS) else None
         found.append(_target(f"{section}: dB between seeds", MOST_SPREAD, spread, most=True))
-        times = [row["seconds"] / (row["step_ms"] / 1e3 * row["steps"]) for row in ours]
-        time = fmean(times) if len(ours) == len(SEEDS) else None
+        first, cost = known.get(f"{section}/ours/seed0"), known.get(f"cost/{macs // 1000}K/seed0")
+        time = cost["ratio"] if cost else None
         found.append(_target(f"{section}: time over that of training the network alone", MOST_TIME, time, most=True))
-        twice = [known.get(f"{section}/{name}/seed0") for name in ("ours", "repeat")]
-        same = None if None in twice else float(twice[0]["weights"] == twice[1]["weights"])  # type: ignore[index]
+        same = float(first["weights"] == cost["search"]["weights"]) if first and cost else None
         found.append(_target(f"{section}: the same seed twice gives the same weights", 1.0, same))
     mean = fmean(gain for gain in gains if gain is not None) if None not in gains else None
     found.append(_target("all budgets: dB over the best hand-designed network, in the mean", GAIN, mean))
@@ -74,14 +75,22 @@ def markdown(rows: Sequence[Row], known: Results, not_run: Mapping[str, str]) ->
     """Sections of tables; a row that has not run is not in them, and is counted at the end."""
     parts = [
         "# Scoreboard of the search",
-        "`python -m tests.bench.search_quality`; PSNR-Y in dB at x2, means of seeds.",
+        "`python -m tests.bench.search_quality --markdown tests/bench/RESULTS.md` runs what is missing, writes this; "
+        "figures: `tests/bench/results/search_quality.jsonl`. PSNR-Y in dB at x2, means of seeds. Set14+B100, "
+        "which the targets are about, is the mean of the two sets' means. All train on the same images and patches.",
     ]
     parts += _made_on(known)
     for section in dict.fromkeys(row.name.partition("/")[0] for row in rows):
         named = [row.name for row in rows if row.name.partition("/")[0] == section and row.name in known]
+        if section == "cost" and named:
+            parts.append(_costs(named, known))
+        if times := [name for name in named if name.endswith("/time")]:
+            parts.append(_times(times, known))
         if table := _pilots(section, known):
             parts.append(table)
-        if shown := [name for name in named if "/pilot/" not in name]:
+        if section == "relaxation" and named:  # beside them the default, which is on the board already
+            named += [f"macs-{RELAXED_BUDGET // 1000}K/ours/seed{seed}" for seed in SEEDS]
+        if shown := [name for name in named if "/pilot/" not in name and "psnr_y" in known.get(name, {})]:
             parts.append(_section(section, shown, known))
     found = targets(known)
     lines = [
@@ -92,10 +101,18 @@ def markdown(rows: Sequence[Row], known: Results, not_run: Mapping[str, str]) ->
     head = ["| target | asked | found | |", "|---|---|---|---|"] if lines else []
     waiting = f"{len(found) - len(lines)} of {len(found)} targets wait for rows that have not run."
     parts.append("\n".join(["## Targets", "", *head, *lines, *([""] if lines else []), waiting]))
-    missing = [row.name for row in rows if row.name not in known]
-    parts.append(f"{len(known)} rows have run, {len(missing)} have not.")
+    parts.append(_missing(rows, known))
+    if stale := older(known):
+        parts.append(f"Made by an earlier version of the search, run them `--again`: {', '.join(stale)}.")
     parts += [f"not run: {name}: {reason}" for name, reason in not_run.items()]
     return "\n\n".join(parts) + "\n"
+
+
+def _missing(rows: Sequence[Row], known: Results) -> str:
+    """How many rows have not run, and of what kinds."""
+    counts = Counter(f"{row.name.partition('/')[0]} {row.kind}" for row in rows if row.name not in known)
+    said = f"{len(known)} rows have run, {counts.total()} have not"
+    return f"{said}: {', '.join(f'{name} {count}' for name, count in counts.items())}." if counts else f"{said}."
 
 
 def _made_on(known: Results) -> list[str]:
@@ -110,11 +127,22 @@ def _made_on(known: Results) -> list[str]:
 
 
 def _section(section: str, names: Sequence[str], known: Results) -> str:
-    """One line for all seeds of a row: means, and the spread of the last column."""
+    """One line for all seeds of a row: means, and the spread of what the targets are about."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for name in names:
         groups.setdefault(name.rpartition("/seed")[0], []).append(known[name])
-    head = ["row", "network of the first seed", "seeds", "steps", "MACs/px", "share", *SETS[:3], "Set14+B100", "spread"]
+    head = [
+        "row",
+        "network of the first seed",
+        "seeds",
+        "steps",
+        "MACs/px",
+        "share",
+        *SETS[:3],
+        "Set14+B100",
+        "spread",
+        "seconds",
+    ]
     lines = [f"## {section}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     best_first = sorted(groups.items(), key=lambda pair: -fmean(row["psnr_y"]["mean"] for row in pair[1]))
     for name, rows in best_first:
@@ -124,10 +152,44 @@ def _section(section: str, names: Sequence[str], known: Results) -> str:
         first = rows[0]
         notes = [first["architecture"], *([f"recipe {first['recipe']}"] if "recipe" in first else [])]
         share = f"{fmean(row['share'] for row in rows):.1%}" if "share" in first else ""
-        gap = [f"gap {max(row['gap_db'] for row in rows):.3f}"] if "gap_db" in first else []
+        if "gap_db" in first:
+            notes.append(f"gap {max(row['gap_db'] for row in rows):.3f}")
+        if "peer_ms" in first:
+            notes.append(f"{first['latency_ms']:.1f} of {first['peer_ms']:.1f} ms in {first['candidate']}")
+        seconds = [row["seconds"] for row in rows if row["seconds"]]
         macs = f"{fmean(row['macs'] for row in rows):,.0f}"
-        cells = [name.partition("/")[2], ", ".join([*notes, *gap]), str(len(rows)), str(first["steps"]), macs, share]
-        lines.append(f"| {' | '.join([*cells, *sets[-len(SETS) :], f'{max(values) - min(values):.3f}'])} |")
+        cells = [name.partition("/")[2], ", ".join(notes), str(len(rows)), str(first["steps"]), macs, share]
+        cells += [*sets[-len(SETS) :], f"{max(values) - min(values):.3f}", f"{fmean(seconds):.0f}" if seconds else ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _costs(names: Sequence[str], known: Results) -> str:
+    """Search and training beside training alone, turn about, and how a step gets cheaper as the search converges."""
+    head = ["budget", "search + training", "alone", "ratio", "peak memory", "alone", "step: first", "last", "then"]
+    head += ["Set14+B100", "alone"]
+    lines = ["## What the search costs", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for name in names:
+        row = known[name]
+        both = row["search"], row["alone"]
+        way = [ms for _, ms in both[0]["step_ms_on_the_way"]] or [both[0]["search_step_ms"]]
+        cells = [name.split("/")[1], *(f"{one['seconds']:.0f} s" for one in both), f"{row['ratio']:.2f}"]
+        cells += [f"{one['memory_mib']:.0f} MiB" for one in both]
+        cells += [f"{ms:.1f} ms" for ms in (way[0], way[-1], both[0]["step_ms"])]
+        cells += [f"{one['psnr_y']['mean']:.3f}" for one in both]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _times(names: Sequence[str], known: Results) -> str:
+    """What peers and hand-designed networks take here in each runtime, in milliseconds."""
+    candidates = sorted({candidate for name in names for candidate in known[name]["latency_ms"]})
+    lines = ["## Latency of one frame, ms", "", f"| network | {' | '.join(candidates)} |"]
+    lines.append("|" + "---|" * (1 + len(candidates)))
+    for name in names:
+        ms = known[name]["latency_ms"]
+        cells = [f"{ms[candidate]:.1f}" if candidate in ms else "" for candidate in candidates]
+        lines.append(f"| {' | '.join([name.split('/')[1], *cells])} |")
     return "\n".join(lines)
 
 

@@ -9,9 +9,8 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -24,145 +23,163 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from deploy.device import device_facts, usable_cores
 from deploy.probe import memory_mib
 from pipeline.autocast import bf16_pays
-from pipeline.data import load_pairs
 from pipeline.errors import PipelineError
-from pipeline.images import hash_folders
 from pipeline.manifest import atomic_path
-from tests.bench.board import Row, rows
+from pipeline.profile import FOLDER, profile_path
+from tests.bench.board import SEARCHES, STEPS, Row, rows
+from tests.bench.board_file import SCHEMA, append, known_from_results, older, read_results, search_version
+from tests.bench.board_picture import picture_of_board
 from tests.bench.board_tables import markdown, targets
-from tests.bench.contest import Data, NotRun, run_row
+from tests.bench.contest import Place, run_row
+from tests.bench.figures import Data, NotRun, Results, Source, read_data, settings_of_board
+from tests.bench.side_by_side import count_memory_anew
 from tests.bench.trainer import Look
 
 RESULTS = Path("tests/bench/results/search_quality.jsonl")
-SCHEMA = 1
-TRAINED, MEASURED = ("train/BSDS200", "train/T91"), ("Set5", "Set14", "B100")
-QUICK = {"steps": 24, "batch": 2, "patch": 16}
+TRAINED = ("train/BSDS200", "train/T91")
+QUICK_STEPS = 24
+QUICK_ROWS = ("macs-8K/pilot/16x4/*", "macs-8K/hand/16x4/seed0", "macs-8K/ours/seed0")
+INTERRUPTED = 130
 console = Console(stderr=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.search_quality", description=__doc__)
-    parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="rows, as in 'macs-16K/hand/*'")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no row after so many")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="JSON, a row a line (default: %(default)s)")
-    parser.add_argument("--markdown", type=Path, help="write the tables there too")
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("SR_DATA", "../shared/data")))
-    parser.add_argument("--work", type=Path, default=Path("runs/search_quality"), help="where searches can go on")
-    parser.add_argument("--list", action="store_true", help="name the rows and end")
-    parser.add_argument("--quick", action="store_true", help="a few small steps on embedded photographs")
-    given = parser.parse_args(arguments)
-    chosen = [row for row in rows() if any(fnmatchcase(row.name, pattern) for pattern in given.only)]
-    if not chosen:
-        parser.error(f"no row is named {' or '.join(given.only)}; --list names all")
-    known = read_results(given.results)
+    parser, given = _given(arguments)
+    board = rows(given.steps)
+    chosen = [row for row in board if any(fnmatchcase(row.name, pattern) for pattern in given.only)]
+    for pattern in given.only:
+        if not any(fnmatchcase(row.name, pattern) for row in board):
+            parser.error(f"no row is named {pattern}; --list names all")
+    settings = settings_of_board(given.train, quick=given.quick)
+    known = known_from_results(board, read_results(given.results), settings)
     if given.list:
         for row in chosen:
             print(f"{'done' if row.name in known else '    '}  {row.name}")
         return
-    if not given.quick and not (given.data / "benchmarks").is_dir():
-        parser.error(f"no research images in {given.data}; name their folder with --data or SR_DATA")
+    waiting = [row for row in chosen if given.again or row.name not in known]
+    for needed in ("benchmarks", *given.train) if waiting and not given.quick else ():
+        if not (given.data / needed).is_dir():
+            parser.error(f"no folder {needed} in {given.data}; name that of the research images with --data or SR_DATA")
     not_run: dict[str, str] = {}
-    if waiting := [row for row in chosen if row.name not in known]:
-        run_rows(waiting, read_data(given.data, quick=given.quick), given, known, not_run)
-    tables = markdown(rows(), known, not_run)
-    if given.markdown is not None:
-        with atomic_path(given.markdown) as temporary:
-            temporary.write_text(tables, encoding="utf-8")
+    complete = not waiting or run_rows(waiting, given, known, not_run)
+    tables = markdown(board, known, not_run)
+    for path, text in ((given.markdown, tables), (given.picture, picture_of_board(known))):
+        if path is not None:
+            with atomic_path(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
     print(tables)
-    found = targets(known)
-    missing = [row.name for row in rows() if row.name not in known]
-    passed = not missing and all(target["reached"] for target in found)
-    print(json.dumps({"rows": known, "targets": found, "missing": missing, "not_run": not_run, "passed": passed}))
+    found, stale = targets(known), older(known)
+    missing = [row.name for row in board if row.name not in known]
+    passed = not missing and not stale and all(target["reached"] for target in found)
+    told = {"targets": found, "missing": missing, "older": stale, "not_run": not_run, "passed": passed}
+    print(json.dumps({"rows": known, **told}))
+    if not complete:
+        raise SystemExit(INTERRUPTED)
 
 
-def read_results(path: Path) -> dict[str, dict[str, Any]]:
-    """Name -> figures. Ends with what to do where a line is none of this board, or of another version of it."""
-    found: dict[str, dict[str, Any]] = {}
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            if row["schema"] != SCHEMA:
-                raise ValueError(f"schema {row['schema']}, not {SCHEMA}")
-            found[row["name"]] = row
-        except (ValueError, KeyError, TypeError) as error:
-            raise SystemExit(f"{path}, line {number}: {error}; remove the line to have its row run again") from error
-    return found
+def _given(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.search_quality", description=__doc__)
+    parser.add_argument("--only", nargs="+", metavar="PATTERN", help="rows, as in 'macs-16K/hand/*'")
+    parser.add_argument("--again", action="store_true", help="run rows that are done too; the newer line counts")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no row after so many")
+    parser.add_argument("--steps", type=int, help=f"of a training, pilots in proportion (default: {STEPS})")
+    parser.add_argument("--results", type=Path, help=f"JSON, a row a line (default: {RESULTS})")
+    parser.add_argument("--markdown", type=Path, help="write the tables there too")
+    parser.add_argument("--picture", type=Path, help="write PSNR against MACs and latency there, as SVG")
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("SR_DATA", "../shared/data")))
+    parser.add_argument(
+        "--train", nargs="+", default=TRAINED, metavar="FOLDER", help="in --data (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--precision", choices=("bf16", "fp32"), help="of training (default: that of the rows there, or the faster one)"
+    )
+    parser.add_argument("--profile", nargs="+", metavar="NAME", help="of this device (default: all in profiles/)")
+    parser.add_argument("--work", type=Path, default=Path("runs/search_quality"), help="where searches can go on")
+    parser.add_argument("--list", action="store_true", help="name the rows and end")
+    parser.add_argument("--quick", action="store_true", help="a few small steps of a few rows on embedded photographs")
+    given = parser.parse_args(arguments)
+    if given.steps is not None and given.steps < 1:
+        parser.error(f"--steps is at least 1, not {given.steps}")
+    given.only = given.only or (QUICK_ROWS if given.quick else ["*"])
+    given.steps = given.steps or (QUICK_STEPS if given.quick else STEPS)
+    given.work = given.work / "quick" if given.quick else given.work
+    given.results = given.results or (given.work / "rows.jsonl" if given.quick else RESULTS)
+    given.profile = [profile_path(name) for name in given.profile] if given.profile else sorted(FOLDER.glob("*.toml"))
+    for path in given.profile:
+        if not path.is_file():
+            parser.error(f"no device profile at {path}")
+    return parser, given
 
 
-def read_data(folder: Path, *, quick: bool) -> Data:
-    if quick:
-        pairs = load_pairs(["scikit-image:test"], 2)
-        small = [replace(pair, lr=pair.lr[:48, :48], hr=pair.hr[:96, :96]) for pair in pairs]
-        return Data(small, {"Set14": small[:1], "B100": small[1:2]}, QUICK["batch"], QUICK["patch"], {})
-    folders = [folder / name for name in TRAINED]
-    with console.status("reading images"):
-        benchmarks = {name: load_pairs([folder / "benchmarks" / name], 2) for name in MEASURED}
-        hashes = hash_folders(folders, 2)
-        return Data(load_pairs(folders, 2), benchmarks, 16, 48, hashes)
+def _source(given: argparse.Namespace, known: Results) -> Source:
+    """With the precision of the rows that are there, so that no row differs from another by a measurement."""
+    there = {row["precision"] for row in known.values()}
+    precision = given.precision or (there.pop() if len(there) == 1 else "bf16" if bf16_pays() else "fp32")
+    return Source(given.data, tuple(given.train), "bf16" if precision == "bf16" else "fp32", given.quick)
 
 
 def run_rows(
     waiting: Sequence[Row],
-    data: Data,
     given: argparse.Namespace,
     known: dict[str, dict[str, Any]],
     not_run: dict[str, str],
-) -> None:
-    """Runs rows and appends each to the results; `known` and `not_run` are filled."""
+) -> bool:
+    """Runs rows and appends each to the results; `known` and `not_run` are filled. False where it was interrupted."""
     deadline = time.monotonic() + 60 * given.minutes
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        board = bar.add_task("rows", total=len(waiting), loss="")
-        for row in waiting:
-            if time.monotonic() > deadline:
-                break
-            row = replace(row, steps=QUICK["steps"]) if given.quick else row
-            task = bar.add_task(row.name, total=row.steps, loss="")
-            _count_memory_anew()
-            try:
-                found = run_row(row, data, known, given.work, _look(bar, task))
-            except (NotRun, PipelineError) as error:
-                not_run[row.name] = str(error)
-            else:
-                known[row.name] = {**_facts(row), **found, "memory_mib": memory_mib("VmHWM")}
-                _append(given.results, known[row.name])
-                bar.console.print(f"{row.name}: {found['psnr_y']['mean']:.3f} dB, {found['seconds']:.0f} s")
-            bar.remove_task(task)
-            bar.advance(board)
-
-
-def _count_memory_anew() -> None:
-    """The peak of this process is that of a row, where Linux lets it begin again."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        board = bar.add_task("reading images", total=len(waiting), loss="")
+        try:
+            data = read_data(_source(given, known))
+            bar.update(board, description="rows")
+            for row in waiting:
+                if time.monotonic() > deadline:
+                    break
+                task = bar.add_task(row.name, total=row.steps, loss="")
+                count_memory_anew()
+                try:
+                    found = run_row(row, data, known, Place(given.work, given.profile), _look(bar, task))
+                except (NotRun, PipelineError) as error:
+                    not_run[row.name] = str(error)
+                else:
+                    known[row.name] = {**_facts(row, data), **found, "memory_mib": memory_mib("VmHWM")}
+                    append(given.results, known[row.name])
+                    bar.console.print(f"{row.name}: {_in_short(found)}")
+                bar.remove_task(task)
+                bar.advance(board)
+        except KeyboardInterrupt:
+            bar.console.print("interrupted: the same command goes on")
+            return False
+    return True
 
 
 def _look(bar: Progress, task: TaskID) -> Look:
     return lambda step, loss: bar.update(task, completed=step, loss=f"loss {loss:.4f}")
 
 
-def _facts(row: Row) -> dict[str, Any]:
+def _in_short(found: dict[str, Any]) -> str:
+    if "psnr_y" in found:
+        return f"{found['psnr_y']['mean']:.3f} dB"
+    if "ratio" in found:
+        return f"{found['ratio']:.2f} times the time of training alone"
+    return ", ".join(f"{candidate} {ms:.1f} ms" for candidate, ms in found["latency_ms"].items())
+
+
+def _facts(row: Row, data: Data) -> dict[str, Any]:
     told = {"budget" if name == "macs" else name: value for name, value in asdict(row).items() if value}
     return {
         "schema": SCHEMA,
         **told,
         "seed": row.seed,
-        "trained_on": [*TRAINED],
+        **data.settings,
+        "images": len(data.pairs),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": device_facts("onnxruntime"),
         "threads": usable_cores(),
-        "precision": "bf16" if bf16_pays() else "fp32",
+        "precision": data.source.precision,
         "torch": torch.__version__,
+        **({"search_version": search_version()} if row.kind in SEARCHES else {}),
     }
-
-
-def _append(path: Path, row: Mapping[str, Any]) -> None:
-    """Adds a line, all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    before = path.read_text(encoding="utf-8") if path.is_file() else ""
-    with atomic_path(path) as temporary:
-        temporary.write_text(before + json.dumps(row) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 from deploy.runners import Frame
 from deploy.upscale import upscale_image
 from pipeline.architecture import Architecture, Color
-from pipeline.autocast import bf16_pays
 from pipeline.blocks import START, CollapsibleConv
 from pipeline.data import Pair, PatchSampler
 from pipeline.fold import plain_from_network
@@ -27,13 +27,17 @@ Look = Callable[[int, float], None]  # told (steps done, running mean of the los
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """steps: of the whole training. patch: side of an LR patch in pixels. rate: peak learning rate of AdamW."""
+    """steps: of the whole training. patch: side of an LR patch in pixels. rate: peak learning rate of AdamW.
+
+    precision: of the convolutions, "bf16" or "fp32".
+    """
 
     steps: int
     batch: int = 16
     patch: int = 48
     rate: float = 4e-3
     seed: int = 0
+    precision: Literal["bf16", "fp32"] = "fp32"
 
 
 class Trainer:
@@ -56,7 +60,7 @@ class Trainer:
         for _ in range(min(steps, self.schedule.steps - self.step)):
             begun = time.perf_counter()
             lr, hr = self.sampler.batch(self.step)
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays()):
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.schedule.precision == "bf16"):
                 sr: Tensor = self.network(lr.contiguous(memory_format=torch.channels_last))
             loss = (sr.float() - hr).abs().mean()
             for group in self.optimizer.param_groups:

@@ -1,0 +1,70 @@
+"""The file of finished rows: which of them count for the board as it is asked for, and how one is added."""
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pipeline.manifest import atomic_path
+from tests.bench.board import SEARCHES, Row
+
+SCHEMA = 1
+EARLY = {"batch": 16, "patch": 48}  # of lines that do not state them
+SEARCH = ("blocks", "finalists", "network", "search", "simplex", "space", "supernet", "training")
+
+Line = Mapping[str, Any]
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """All lines. Ends with what to do where one is none of a board, or of another version of it."""
+    found = []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            if row["schema"] != SCHEMA:
+                raise ValueError(f"schema {row['schema']}, not {SCHEMA}")
+            found.append({**EARLY, **row, "name": row["name"], "kind": row["kind"], "steps": row["steps"]})
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise SystemExit(f"{path}, line {number}: {reason}; remove the line to have its row run again") from error
+    return found
+
+
+def known_from_results(rows: Iterable[Row], lines: Sequence[Line], settings: Line) -> dict[str, dict[str, Any]]:
+    """Name -> figures of the rows that were run with their steps and with `settings`; the last line of a name counts.
+
+    A line of other steps, images or patches is of another board, and stays in the file without a part in this one.
+    """
+    steps = {row.name: row.steps for row in rows}
+    asked = json.loads(json.dumps(settings))
+    return {
+        line["name"]: dict(line)
+        for line in lines
+        if line["steps"] == steps.get(line["name"]) and all(line.get(name) == value for name, value in asked.items())
+    }
+
+
+def append(path: Path, line: Line) -> None:
+    """Adds a line, all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    with atomic_path(path) as temporary:
+        temporary.write_text(before + json.dumps(line, allow_nan=False) + "\n", encoding="utf-8")
+
+
+@cache
+def search_version() -> str:
+    """A hash of what the modules of the search do; comments and layout leave it as it is."""
+    folder = Path(__file__).parents[2] / "pipeline"
+    trees = [ast.dump(ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))) for name in SEARCH]
+    return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:12]
+
+
+def older(known: Mapping[str, Line]) -> list[str]:
+    """The rows that an earlier version of the search made."""
+    now = search_version()
+    return [name for name, row in known.items() if row["kind"] in SEARCHES and row.get("search_version") != now]

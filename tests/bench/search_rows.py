@@ -1,0 +1,113 @@
+"""Runs the rows that search: within MACs, and within the latency that a peer has on this device."""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from pipeline.architecture import Color
+from pipeline.budget import Budget, Device
+from pipeline.config import TrainSettings
+from pipeline.network import load_network
+from pipeline.search import search
+from pipeline.target import target_of_budget
+from pipeline.training import Progress, Recipe
+from tests.bench.board import LR_SIZE, PIXELS, Row
+from tests.bench.figures import Data, NotRun, Results, of_edge, scored
+from tests.bench.peers import peer_from_name
+from tests.bench.trainer import Look
+
+
+def ours(row: Row, data: Data, run: Path, look: Look) -> dict[str, Any]:
+    """run: where an interrupted search finds its checkpoint again."""
+    return _searched(row, "rgb", Budget(LR_SIZE, macs=row.macs * PIXELS), None, data, run, look)
+
+
+def ours_at_peer(
+    row: Row, data: Data, known: Results, profiles: Sequence[Path], run: Path, look: Look
+) -> dict[str, Any]:
+    """A search of the peer's colour within its time. Raises NotRun where that was not measured in this runtime."""
+    times = known.get(f"latency/{row.peer}/time")
+    if times is None:
+        raise NotRun(f"it needs latency/{row.peer}/time")
+    latency_ms: dict[str, float] = times["latency_ms"]
+    candidate = min(latency_ms, key=latency_ms.__getitem__) if row.runtime == "best" else row.runtime
+    color = peer_from_name(row.peer, 2).color
+    if candidate not in latency_ms:
+        raise NotRun(f"no profile of this device for {color} networks in {candidate}")
+    files = {path.stem: path for path in profiles}
+    if times["profiles"][candidate] not in files:
+        raise NotRun(
+            f"{row.peer} was timed with the profile {times['profiles'][candidate]}, which --profile leaves out"
+        )
+    told = {"profile": times["profiles"][candidate], "candidate": candidate, "peer_ms": latency_ms[candidate]}
+    budget = Budget(LR_SIZE, latency_ms=told["peer_ms"], profile=str(files[told["profile"]]))
+    target = target_of_budget(budget, 2, color, "relu", 1, lambda _: None)
+    assert target is not None
+    return {**told, **_searched(row, color, budget, target.device, data, run, look)}
+
+
+def recipe_of(row: Row, color: Color, data: Data) -> Recipe:
+    """The defaults of the product, with the steps, images and precision of the board."""
+    return Recipe(
+        space="edge",
+        scale=2,
+        color=color,
+        relaxation=row.relaxation,
+        steps=row.steps,
+        batch=data.batch,
+        patch=data.patch,
+        rate=TrainSettings().rate,
+        seed=row.seed,
+        precision=data.source.precision,
+    )
+
+
+def of_search(run: Path, report: dict[str, Any], row: Row, color: Color, data: Data) -> dict[str, Any]:
+    """The figures of a finished search in `run`."""
+    weights = run / "search" / "weights.safetensors"
+    network = load_network(weights)
+    return {
+        **of_edge(network.architecture, row.macs),
+        "network": network.architecture.to_dict(),
+        "share": report["share"],
+        "latency_ms": report["cost"]["latency_ms"],
+        "gap_db": report["cut_gap_db"],
+        "weights": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "watched_psnr_y": report["psnr_y"],
+        "precision": report["precision"],
+        "step_ms": 1e3 * report["step_seconds"]["train"],
+        "search_step_ms": 1e3 * report["step_seconds"]["search"],
+        "step_ms_on_the_way": _step_ms_on_the_way(run / "search" / "history.jsonl"),
+        "psnr_y": scored(network, color, data),
+    }
+
+
+def _searched(
+    row: Row, color: Color, budget: Budget, device: Device | None, data: Data, run: Path, look: Look
+) -> dict[str, Any]:
+    begun = time.perf_counter()
+    steps: list[int] = []
+
+    def told(at: Progress) -> None:
+        steps.append(at.step)
+        look(at.step, at.loss)
+
+    recipe = recipe_of(row, color, data)
+    report = search(run, recipe, budget, data.pairs, inputs=data.hashes, device=device, on_progress=told)
+    # What a search took before it was interrupted is not known in full, and is not guessed
+    seconds = time.perf_counter() - begun if steps[0] == 1 else None
+    return {**of_search(run, report, row, color, data), "seconds": seconds}
+
+
+def _step_ms_on_the_way(history: Path) -> list[tuple[float, float]]:
+    """(radius, milliseconds of a step since the entry before) for every second entry, until one network is left."""
+    entries = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
+    searched = [entry for entry in entries if entry["phase"] == "search"][::2]
+    return [
+        (now["radius"], 1e3 * (now["seconds"] - before["seconds"]) / (now["step"] - before["step"]))
+        for before, now in pairwise(searched)
+    ]
