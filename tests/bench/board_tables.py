@@ -75,8 +75,8 @@ def markdown(rows: Sequence[Row], known: Results, not_run: Mapping[str, str]) ->
     """Sections of tables; a row that has not run is not in them, and is counted at the end."""
     parts = [
         "# Scoreboard of the search",
-        "`python -m tests.bench.search_quality --markdown tests/bench/RESULTS.md` runs what is missing and writes this; "
-        "rows: `tests/bench/results/search_quality.jsonl`. PSNR-Y in dB at x2, means of seeds. Set14+B100, "
+        "`python -m tests.bench.search_quality --markdown tests/bench/RESULTS.md` runs what is missing, writes this;"
+        " rows: `tests/bench/results/search_quality.jsonl`. PSNR-Y in dB at x2, means of seeds. Set14+B100, "
         "which the targets are about, is the mean of the two sets' means. All train on the same images and patches. "
         "Seconds are of single runs, whatever else the machine did; what a search costs is measured turn about.",
     ]
