@@ -150,6 +150,12 @@ def hold_out(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
     return [pair for pair in pairs if id(pair) not in names], watched or list(pairs[:1])
 
 
+def rate_at(step: int, steps: int, peak: float, begun: int = 0) -> float:
+    """The learning rate: cosine over the whole run, with a rise at the start of each phase. begun: its first step."""
+    rise = min(1.0, (step - begun + 1) / WARM_UP)
+    return peak * rise * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
 class Training:
     """The state of one search: a supernet that becomes a network, its optimizer, and what was noted on the way."""
 
@@ -253,10 +259,7 @@ class Training:
         self.optimizer = _optimizer([{"params": list(network.parameters()), "factor": 1.0}])
 
     def _rate(self) -> float:
-        """Cosine over the whole run, with a rise at the start of each phase."""
-        begun = self.notes["cut_step"] or 0
-        rise = min(1.0, (self.step - begun + 1) / WARM_UP)
-        return self.recipe.rate * rise * 0.5 * (1 + math.cos(math.pi * self.step / self.recipe.steps))
+        return rate_at(self.step, self.recipe.steps, self.recipe.rate, begun=self.notes["cut_step"] or 0)
 
     def _look(self) -> Progress:
         every = max(25, self.recipe.steps // LOOKS)

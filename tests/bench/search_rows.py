@@ -1,6 +1,5 @@
 """Runs the rows that search: within MACs, and within the latency that a peer has on this device."""
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any
 from pipeline.architecture import Color
 from pipeline.budget import Budget, Device
 from pipeline.config import TrainSettings
+from pipeline.manifest import hash_file
 from pipeline.network import load_network
 from pipeline.search import search
 from pipeline.target import target_of_budget
@@ -76,7 +76,7 @@ def of_search(run: Path, report: dict[str, Any], row: Row, color: Color, data: D
         "share": report["share"],
         "latency_ms": report["cost"]["latency_ms"],
         "gap_db": report["cut_gap_db"],
-        "weights": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "weights": hash_file(weights),
         "watched_psnr_y": report["psnr_y"],
         "precision": report["precision"],
         "step_ms": 1e3 * report["step_seconds"]["train"],

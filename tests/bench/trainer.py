@@ -1,7 +1,6 @@
 """Trains one given network as the search trains its own: same patches, optimizer, loss, precision and schedule."""
 
 import copy
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from pipeline.data import Pair, PatchSampler
 from pipeline.fold import plain_from_network
 from pipeline.metrics import psnr_y
 from pipeline.network import Network, network_from_architecture
-from pipeline.training import WARM_UP, hold_out
+from pipeline.training import hold_out, rate_at
 
 Look = Callable[[int, float], None]  # told (steps done, running mean of the loss)
 
@@ -64,7 +63,7 @@ class Trainer:
                 sr: Tensor = self.network(lr.contiguous(memory_format=torch.channels_last))
             loss = (sr.float() - hr).abs().mean()
             for group in self.optimizer.param_groups:
-                group["lr"] = self._rate()
+                group["lr"] = rate_at(self.step, self.schedule.steps, self.schedule.rate)
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
@@ -74,17 +73,13 @@ class Trainer:
             if look is not None:
                 look(self.step, self.loss)
 
-    def _rate(self) -> float:
-        rise = min(1.0, (self.step + 1) / WARM_UP)
-        return self.schedule.rate * rise * 0.5 * (1 + math.cos(math.pi * self.step / self.schedule.steps))
-
     @property
     def step_ms(self) -> float:
         return 1e3 * median(self.seconds)
 
-    def psnr_y(self, pairs: Sequence[Pair] | None = None) -> float:
-        """Mean PSNR-Y in dB, by default on the images that are held out of training."""
-        return mean_psnr_y(self.network, pairs or self.watched, self.color, self.scale)
+    def psnr_y(self) -> float:
+        """Mean PSNR-Y in dB on the images that are held out of training."""
+        return mean_psnr_y(self.network, self.watched, self.color, self.scale)
 
 
 def mean_psnr_y(network: nn.Module, pairs: Sequence[Pair], color: Color, scale: int) -> float:
