@@ -17,7 +17,7 @@ import numpy as np
 
 from deploy.bundle import Bundle, Model, open_bundle
 from deploy.device import device_facts, runtime_versions, usable_cores
-from deploy.openers import PRECISIONS, RUNTIMES, open_candidate
+from deploy.openers import PRECISIONS, RUNTIMES, open_candidate, positive_int
 from deploy.runners import DeployError, Frame, Runner
 from deploy.timing import Timing, time_interleaved
 
@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runtime", choices=RUNTIMES, help="(default: what the bundle was made for)")
     parser.add_argument("--precision", choices=PRECISIONS, help="(default: what the bundle was made for)")
     parser.add_argument(
-        "--threads", type=positive_number, default=usable_cores(), help="of one operator (default: %(default)s)"
+        "--threads", type=positive_int, default=usable_cores(), help="of one operator (default: %(default)s)"
     )
     parser.add_argument("--minutes", type=float, default=MINUTES, help="time limit (default: %(default)g)")
     given = parser.parse_args(arguments)
@@ -194,13 +194,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_result(given.output, measure_bundle(folder, bundle, setting, 60 * given.minutes, _tell))
     except DeployError as error:
         raise SystemExit(f"error: {error}") from error
-
-
-def positive_number(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
 
 
 def _tell(at: Progress) -> None:

@@ -48,6 +48,13 @@ ENGINE = "tensorrt"  # the runtime of a file that TensorRT, or TensorRT for RTX,
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
+def positive_int(text: str) -> int:
+    """A number of threads, or of pixels, as the command lines of this package take it. Raises ValueError below 1."""
+    if (value := int(text)) < 1:
+        raise ValueError(text)
+    return value
+
+
 def exported_precision(runtime: str, precision: str) -> str:
     """Precision of the model file that runs as `runtime` `precision`. Raises RuntimeMissing for an unknown pair."""
     if (runtime, precision) not in CANDIDATES:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deploy.color import rgb_from_ycbcr, to_uint8, ycbcr_from_rgb
 from deploy.image_files import Image8, read_image, write_image
-from deploy.openers import ENGINE, PRECISIONS, RUNTIMES, open_in
+from deploy.openers import ENGINE, PRECISIONS, RUNTIMES, open_in, positive_int
 from deploy.resample import resize
 from deploy.resample import upscale as bicubic
 from deploy.runners import Color, DeployError, Frame, Runner, RuntimeMissing
@@ -108,12 +108,6 @@ def _spans(side: int, tile: int, multiple: int) -> list[tuple[int, int]]:
     parts = -(-side // tile)
     step = -(-side // (parts * multiple)) * multiple
     return [(start, min(start + step, side)) for start in range(0, side, step)]
-
-
-def positive_int(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise ValueError(text)
-    return value
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -135,7 +135,7 @@ def test_command_ends_with_one_line(folder: Path, tmp_path: Path) -> None:
 def test_threads_are_positive(folder: Path, threads: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([str(folder), f"--threads={threads}"])
-    assert "argument --threads: invalid positive_number value" in capsys.readouterr().err
+    assert f"argument --threads: invalid positive_int value: '{threads}'" in capsys.readouterr().err
 
 
 def test_result_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
