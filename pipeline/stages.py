@@ -10,12 +10,12 @@ from deploy.openers import exported_precision
 from deploy.runners import Frame
 from deploy.upscale import TILE
 from pipeline.architecture import Architecture, architecture_from_dict
-from pipeline.backends import Precision, deploy_errors
+from pipeline.backends import OPENVINO_INT8, Precision, candidate_model, deploy_errors
 from pipeline.budget import Budget
 from pipeline.config import Settings
 from pipeline.data import load_pairs
 from pipeline.distill import teacher_file
-from pipeline.errors import StaleArtifact
+from pipeline.errors import BackendMissing, StaleArtifact
 from pipeline.export import export, export_work
 from pipeline.images import hash_folders
 from pipeline.manifest import check_outputs, claim, hash_file, is_current, read_manifest
@@ -37,7 +37,7 @@ CALIBRATION = "calibration/"  # before the names of the folders that int8 was ca
 
 
 def search_run(run: Path, settings: Settings) -> None:
-    """Writes RUN/search. Raises ConfigError, InfeasibleBudget, DataError, StaleArtifact."""
+    """Writes RUN/search. Raises ConfigError, InfeasibleBudget, BackendMissing, DataError, StaleArtifact."""
     task, train = settings.task, settings.train
     recipe = Recipe(
         space=settings.search.space,
@@ -63,6 +63,7 @@ def search_run(run: Path, settings: Settings) -> None:
     if is_current(run / "search", inputs=inputs, settings=settings_of(recipe, budget), seed=recipe.seed):
         note(f"search: {run} is current")
         return
+    precisions_of(settings)  # what cannot be exported here is not searched for
     target = target_of_budget(budget, recipe.scale, recipe.color, recipe.activation, recipe.unshuffle, note)
     device = None if target is None else target.device
     space_from_recipe(recipe, budget, device)  # an infeasible budget is refused before the images are decoded
@@ -129,12 +130,20 @@ def _trained_on(run: Path) -> list[str]:
 
 
 def precisions_of(settings: Settings) -> set[Precision]:
-    """What a run is exported in: fp32 and fp16, and what the profile of a latency budget needs. Raises ConfigError."""
+    """What a run is exported in: fp32 and fp16, and what the profile of a latency budget needs.
+
+    Raises ConfigError where there is no such profile, BackendMissing where its model cannot be made here.
+    """
     budget, precisions = settings.budget.bounds, {*DEFAULT}
     if budget.latency_ms is not None and budget.profile is not None:
         profile = profile_from_toml(profile_path(budget.profile))
         with deploy_errors():
             precisions.add(cast(Precision, exported_precision(profile.runtime, profile.precision)))
+        if candidate_model(profile.runtime, profile.precision) == OPENVINO_INT8 and "nncf" not in quantisers():
+            raise BackendMissing(
+                f"nncf is not installed, which makes the model of profile {profile.name} ({profile.candidate})",
+                "pip install 'sr-pipeline[openvino]'",
+            )
     return precisions
 
 

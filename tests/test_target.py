@@ -212,3 +212,18 @@ def test_a_budget_below_the_floor_of_the_device_is_infeasible(
     assert command("search", 3) == 3
     assert "ms on here.toml" in capsys.readouterr().err
     assert not Path("run").exists()
+
+
+def test_a_model_that_cannot_be_made_here_is_not_searched_for(
+    save: Callable[..., None],
+    command: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    save(runtime="openvino", precision="int8", device={"cpu": "another"})
+    monkeypatch.setattr("pipeline.stages.quantisers", lambda: ["onnxruntime"])
+    assert command("search", 40) == 4
+    shown = capsys.readouterr().err
+    assert "error: nncf is not installed, which makes the model of profile here (openvino int8)" in shown
+    assert "hint: pip install 'sr-pipeline[openvino]'" in shown
+    assert not Path("run").exists()
