@@ -237,6 +237,7 @@ def run_all(
     metavar="JSON",
     help="Measure nothing; take what another device found. With --bundle, it has to be the result of that one.",
 )
+@click.option("--force", is_flag=True, help="Replace a profile of this name.")
 @config_option
 @set_option
 @json_option
@@ -249,6 +250,7 @@ def profile(
     minutes: float,
     bundle: Path | None,
     result: Path | None,
+    force: bool,
     config: Path | None,
     overrides: tuple[str, ...],
     as_json: bool,
@@ -271,7 +273,7 @@ def profile(
         return
     if result is None:
         task = profiling.task_from_settings(settings, lr_size)
-        path, made = profiling.profile_here(name, task, runtime, precision, threads, minutes)
+        path, made = profiling.profile_here(name, task, runtime, precision, threads, minutes, force=force)
     else:
         context = click.get_current_context()
         given = {"runtime": runtime, "precision": precision, "lr_size": lr_size, "threads": threads}
@@ -280,7 +282,7 @@ def profile(
             for key, value in given.items()
             if context.get_parameter_source(key) is ParameterSource.COMMANDLINE
         }
-        path, made = profiling.profile_import(name, result, bundle, asked)
+        path, made = profiling.profile_import(name, result, bundle, asked, force=force)
     console(stderr=as_json).print(profile_table(made, path))
     if as_json:
         _print_json({"profile": str(path), "name": made.name, "candidate": made.candidate, "networks": len(made.rows)})

@@ -12,8 +12,9 @@ from pipeline.config import Settings
 from pipeline.errors import ConfigError
 from pipeline.manifest import claim
 from pipeline.measure import drawn_architectures, measure_device
-from pipeline.profile import DeviceProfile, profile_path, save_profile
+from pipeline.profile import FOLDER, DeviceProfile, profile_path, save_profile
 from pipeline.result import profile_from_result, read_result
+from pipeline.rules import file_name
 from pipeline.terminal import ProgressBar, note
 from pipeline.workload import Task
 
@@ -33,15 +34,23 @@ def task_from_settings(settings: Settings, lr_size: tuple[int, int] | None) -> T
 
 
 def profile_here(
-    name: str | None, task: Task, runtime: str, precision: str, threads: int | None, minutes: float
+    name: str | None,
+    task: Task,
+    runtime: str,
+    precision: str,
+    threads: int | None,
+    minutes: float,
+    *,
+    force: bool = False,
 ) -> tuple[Path, DeviceProfile]:
     """Measures this machine. name: of the profile; None for one made of processor, runtime and precision.
 
-    Raises BackendMissing, ConfigError.
+    force: replaces a profile of that name. Raises BackendMissing, ConfigError.
     """
     with deploy_errors():
         name = name or _name(device_facts(runtime), runtime, precision)
-    claim(profile_path(name).parent)
+    path = _path(name, force=force)
+    claim(path.parent)
     threads, (height, width) = threads or usable_cores(), task.lr_size
     note(f"profile: {runtime} {precision}, {threads} threads, LR {height}x{width}; {minutes:g} minutes at most")
     with ProgressBar("models") as bar:
@@ -55,7 +64,7 @@ def profile_here(
             on_written=bar,
             on_measured=lambda at: bar(at.done, at.total, f"{at.ms:.1f} ms", "networks"),
         )
-    return _saved(profile)
+    return _saved(path, profile)
 
 
 def profile_bundle(path: Path, task: Task, runtime: str, precision: str, minutes: float) -> None:
@@ -66,11 +75,17 @@ def profile_bundle(path: Path, task: Task, runtime: str, precision: str, minutes
 
 
 def profile_import(
-    name: str | None, result: Path, bundle: Path | None = None, asked: Mapping[str, object] | None = None
+    name: str | None,
+    result: Path,
+    bundle: Path | None = None,
+    asked: Mapping[str, object] | None = None,
+    *,
+    force: bool = False,
 ) -> tuple[Path, DeviceProfile]:
     """Makes the profile of a device from its result. bundle: what it has to be the result of.
 
-    asked: fields of the profile, and what they have to be. Raises ConfigError, StaleArtifact.
+    asked: fields of the profile, and what they have to be. name, force: as `profile_here` takes them.
+    Raises ConfigError, StaleArtifact.
     """
     profile = profile_from_result(name or "", read_result(result, bundle))
     differ = [
@@ -80,7 +95,8 @@ def profile_import(
     ]
     if differ:
         raise ConfigError(f"{result} is of another measurement: {'; '.join(differ)}", "leave these options out")
-    return _saved(profile if name else replace(profile, name=_name(profile.device, profile.runtime, profile.precision)))
+    name = name or _name(profile.device, profile.runtime, profile.precision)
+    return _saved(_path(name, force=force), replace(profile, name=name))
 
 
 def _name(device: Mapping[str, str], runtime: str, precision: str) -> str:
@@ -89,9 +105,25 @@ def _name(device: Mapping[str, str], runtime: str, precision: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
 
 
-def _saved(profile: DeviceProfile) -> tuple[Path, DeviceProfile]:
+def _path(name: str, *, force: bool) -> Path:
+    """profiles/<name>.toml. Raises ConfigError where that is no name, or without `force` where it is there already."""
+    try:
+        file_name().read(name)
+        if name.endswith(".toml"):
+            raise ValueError(name)
+    except ValueError as error:
+        raise ConfigError(
+            f"{name!r} is no name of a profile; expected {file_name().expected}, without .toml",
+            f"the profile is written to {FOLDER}/NAME.toml",
+        ) from error
+    path = profile_path(name)
+    if path.exists() and not force:
+        raise ConfigError(f"there is a profile at {path} already", "give another NAME, or --force to replace it")
+    return path
+
+
+def _saved(path: Path, profile: DeviceProfile) -> tuple[Path, DeviceProfile]:
     if len(profile.rows) < FEW:
         note(f"only {len(profile.rows)} networks were fast enough: give more --minutes or a smaller --lr-size")
-    path = profile_path(profile.name)
     save_profile(path, profile)
     return path, profile

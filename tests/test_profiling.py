@@ -3,6 +3,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,33 @@ def test_mistake_leaves_nothing(
     assert message in line
     assert len(line) < 500
     assert {path.name for path in here.rglob("*") if path.is_file()} == {"broken.json", "binary.json"}
+
+
+@pytest.mark.parametrize("name", ["some/desk", "../desk", "/desk", "desk.toml", ".desk"])
+def test_name_is_that_of_a_file_in_profiles(here: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert main(["profile", name, *TINY]) == ConfigError.exit_code
+    assert f"error: {name!r} is no name of a profile; expected a name of letters" in capsys.readouterr().err
+    assert not any(here.iterdir())
+
+
+@pytest.mark.parametrize("how", [[], ["--import", "result.json"]], ids=["measured", "imported"])
+def test_profile_is_replaced_only_by_force(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], how: list[str]
+) -> None:
+    monkeypatch.setattr(measure, "NETWORKS", 1)
+    assert main(["profile", "desk", *TINY]) == 0
+    kept = (here / "profiles" / "desk.toml").read_bytes()
+    made = profile_from_toml(here / "profiles" / "desk.toml")
+    monkeypatch.setattr("pipeline.profiling.read_result", lambda *_: {})
+    monkeypatch.setattr("pipeline.profiling.profile_from_result", lambda *_: replace(made, created="now"))
+    monkeypatch.setattr("pipeline.profiling.measure_device", lambda *_, **__: replace(made, created="now"))
+    assert main(["profile", "desk", *TINY, *how]) == ConfigError.exit_code
+    shown = capsys.readouterr().err
+    assert "error: there is a profile at profiles/desk.toml already" in shown
+    assert "--force" in shown
+    assert (here / "profiles" / "desk.toml").read_bytes() == kept
+    assert main(["profile", "desk", *TINY, *how, "--force"]) == 0
+    assert profile_from_toml(here / "profiles" / "desk.toml") == replace(made, created="now")
 
 
 def test_bundle_that_leaves_its_folder_is_refused(here: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
