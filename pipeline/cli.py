@@ -265,6 +265,11 @@ def profile(
     from pipeline.terminal import console, profile_table
 
     if result is None and bundle is not None:
+        if idle := [word for word, value in (("NAME", name), ("--threads", threads), ("--force", force)) if value]:
+            raise ConfigError(
+                f"{', '.join(idle)}: not for --bundle alone, which writes networks and no profile",
+                "give threads to `python -m deploy.measure` on the device, and NAME beside --import",
+            )
         task = profiling.task_from_settings(settings, lr_size)
         profiling.profile_bundle(bundle, task, runtime, precision, minutes)
         click.echo(bundle, err=as_json)

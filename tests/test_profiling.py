@@ -130,7 +130,8 @@ def test_name_is_made_of_device_and_candidate(
         (["--import", "none.json"], ConfigError, "cannot read none.json"),
         (["--import", "broken.json"], StaleArtifact, "is no result of"),
         (["--import", "binary.json"], StaleArtifact, "UnicodeDecodeError("),
-        (["--bundle", "x.zip", "--precision", "bf16"], BackendMissing, "onnxruntime does not run bf16 here"),
+        (["--bundle", "x.zip"], ConfigError, "NAME: not for --bundle alone"),
+        (["--bundle", "x.zip", "--threads", "2"], ConfigError, "NAME, --threads: not for --bundle alone"),
     ],
 )  # fmt: skip
 def test_mistake_leaves_nothing(
@@ -143,6 +144,15 @@ def test_mistake_leaves_nothing(
     assert message in line
     assert len(line) < 500
     assert {path.name for path in here.rglob("*") if path.is_file()} == {"broken.json", "binary.json"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["--precision", "bf16"], BackendMissing), (["--threads", "1"], ConfigError), (["--force"], ConfigError)],
+)
+def test_bundle_that_cannot_be_made_leaves_nothing(here: Path, arguments: list[str], code: type[Any]) -> None:
+    assert main(["profile", "--bundle", "x.zip", *TINY, *arguments]) == code.exit_code
+    assert not any(here.iterdir())
 
 
 @pytest.mark.parametrize("name", ["some/desk", "../desk", "/desk", "desk.toml", ".desk"])
