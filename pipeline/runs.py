@@ -1,6 +1,7 @@
 """What a run is, read from its files without torch."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ VERDICT = ("deployed", "quality", "total", "parity", "not_run", "failures", "pas
 def facts_from_run(run: Path) -> dict[str, Any]:
     """JSON values: the architecture, its cost beside the budget, the seed, the state of every stage, and the verdict.
 
+    latency_measured: whether the latency in the cost was measured on its device; else its profile's model predicts it.
     The entries of `VERDICT` are those of RUN/verify/report.json; without a verification that still counts there is only
     "passed", and it is None.
     Raises ConfigError where there is no run, StaleArtifact where its search is unfinished or was changed since.
@@ -35,10 +37,18 @@ def facts_from_run(run: Path) -> dict[str, Any]:
         "budget": verdict.get("budget", report["budget"]),
         "cost": verdict.get("cost", report["cost"]),
         "share": verdict.get("share", report["share"]),
+        "latency_measured": _latency_measured(verdict if "cost" in verdict else report),
         "seed": manifest.seed,
         "stages": stages,
         **{name: verdict[name] for name in VERDICT if name in verdict},
     }
+
+
+def _latency_measured(report: Mapping[str, Any]) -> bool:
+    """By what verify says of the budget's profile, or by the finalists of a search."""
+    if (profile := report.get("profile")) is not None:
+        return profile["measured_ms"] is not None
+    return any(row["architecture_id"] == report["architecture_id"] for row in report.get("finalists") or [])
 
 
 def budget_of_run(run: Path) -> Budget:

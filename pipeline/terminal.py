@@ -101,7 +101,7 @@ def run_table(facts: Mapping[str, Any]) -> Table:
         "MACs": _cost_line(cost["macs"], budget["macs"], f" at {height}x{width}"),
     }
     if cost.get("latency_ms") is not None:  # reports of earlier versions have none
-        rows["latency"] = _latency_line(cost["latency_ms"], budget)
+        rows["latency"] = _latency_line(cost["latency_ms"], budget, measured=facts["latency_measured"])
     for stage, state in facts["stages"].items():
         rows[stage] = _state_line(state)
     if facts["passed"] is not None:
@@ -152,10 +152,10 @@ def _cost_line(used: int, bound: int | None, where: str) -> Text:
     return Text(f"{short(used)}{where}, {limit}")
 
 
-def _latency_line(used: float, budget: Mapping[str, Any]) -> Text:
+def _latency_line(used: float, budget: Mapping[str, Any], *, measured: bool) -> Text:
     bound = budget["latency_ms"]
     limit = "no bound" if bound is None else f"{used / bound:.1%} of the budget of {bound:g} ms on {budget['profile']}"
-    return Text(f"{used:.2f} ms, {limit}")
+    return Text(f"{used:.2f} ms {'measured' if measured else 'predicted'}, {limit}")
 
 
 def _state_line(state: Mapping[str, Any]) -> Text:

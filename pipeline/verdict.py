@@ -97,10 +97,12 @@ def report_from_measurements(
     deployed: str,
     thresholds: Thresholds,
     not_run: Mapping[str, str],
+    *,
+    predicted: bool = False,
 ) -> dict[str, Any]:
     """The report, as JSON values. precisions: form -> its precision. deployed: the form whose quality is reported.
 
-    not_run: form -> why it could not run here.
+    not_run: form -> why it could not run here. predicted: whether the latency in `cost` was not measured.
     """
     parity = [_parity(photographs, form, *thresholds.of(precisions[form])) for form in precisions]
     parity = parity[1:]  # the first is the reference itself
@@ -109,7 +111,7 @@ def report_from_measurements(
     failures = [
         *_parity_failures(parity),
         *_gain_failures(scored, deployed, thresholds.min_gain_over_bicubic_db),
-        *_budget_failures(cost, budget),
+        *_budget_failures(cost, budget, predicted=predicted),
     ]
     return {
         "schema": SCHEMA,
@@ -213,7 +215,7 @@ def _gain_failures(photographs: Sequence[Photograph], form: str, least: float) -
     return [{"kind": "gain", "message": message}]
 
 
-def _budget_failures(cost: Cost, budget: Budget) -> list[dict[str, str]]:
+def _budget_failures(cost: Cost, budget: Budget, *, predicted: bool) -> list[dict[str, str]]:
     height, width = budget.lr_size
     bounds = (
         (cost.macs, budget.macs, f"MACs at LR {height}x{width}"),
@@ -225,8 +227,9 @@ def _budget_failures(cost: Cost, budget: Budget) -> list[dict[str, str]]:
         if bound is not None and used > bound
     ]
     if budget.latency_ms is not None and cost.latency_ms is not None and cost.latency_ms > budget.latency_ms:
+        takes = "is predicted to take" if predicted else "takes"
         message = (
-            f"a frame of {height}x{width} takes {cost.latency_ms:.2f} ms on {budget.profile}, "
+            f"a frame of {height}x{width} {takes} {cost.latency_ms:.2f} ms on {budget.profile}, "
             f"the budget is {budget.latency_ms:g} ms"
         )
         failures.append({"kind": "budget", "message": message})

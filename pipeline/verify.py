@@ -107,6 +107,7 @@ def verify(
             deployed,
             thresholds,
             not_run,
+            predicted=judged is not None and judged["measured_ms"] is None,
         )
         report |= {"latency": latency, "layers": layers, "profile": judged}
         examples = _examples(benchmarks, photographs, deployed, forms[deployed])

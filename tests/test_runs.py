@@ -41,6 +41,24 @@ def test_facts_before_export_and_verification(run: Path) -> None:
     assert facts["cost"]["params"] > 0
 
 
+@pytest.mark.parametrize(("measured_ms", "measured"), [(12.5, True), (None, False)])
+def test_latency_of_a_verified_run_is_what_verify_says(
+    run: Path, change_report: Callable[..., None], measured_ms: float | None, measured: bool
+) -> None:
+    change_report(run, profile={"measured_ms": measured_ms})
+    assert facts_from_run(run)["latency_measured"] == measured
+
+
+@pytest.mark.parametrize(("finalists", "measured"), [(["another", "this"], True), (["another"], False), ([], False)])
+def test_latency_before_verification_is_that_of_a_finalist(run: Path, finalists: list[str], measured: bool) -> None:
+    shutil.rmtree(run / "verify")
+    folder, manifest, report = run / "search", read_manifest(run / "search"), report_of(run, "search")
+    ids = [report["architecture_id"] if name == "this" else name for name in finalists]
+    write_json(folder / "report.json", report | {"finalists": [{"architecture_id": found} for found in ids]})
+    write_manifest(folder, inputs=manifest.inputs, settings=manifest.settings, outputs=[*manifest.outputs])
+    assert facts_from_run(run)["latency_measured"] == measured
+
+
 def test_verdict_on_an_older_export_does_not_count(run: Path) -> None:
     export(run, ["fp16"])
     facts = facts_from_run(run)

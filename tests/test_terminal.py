@@ -139,8 +139,14 @@ def test_search_figures_are_of_the_delivered_network(latency: float | None, show
 
 
 @pytest.mark.parametrize(
-    ("bound", "text"), [(None, "8.71 ms, no bound"), (10.0, "8.71 ms, 87.1% of the budget of 10 ms on board")]
+    ("bound", "measured", "text"),
+    [
+        (None, True, "8.71 ms measured, no bound"),
+        (10.0, True, "8.71 ms measured, 87.1% of the budget of 10 ms on board"),
+        (10.0, False, "8.71 ms predicted, 87.1% of the budget of 10 ms on board"),
+    ],
 )
-def test_latency_stands_beside_its_budget(bound: float | None, text: str) -> None:
+def test_latency_stands_beside_its_budget(bound: float | None, measured: bool, text: str) -> None:
     budget = {**facts()["budget"], "latency_ms": bound, "profile": "board"}
-    assert text in drawn(facts(cost={**facts()["cost"], "latency_ms": 8.714}, budget=budget))
+    cost = {**facts()["cost"], "latency_ms": 8.714}
+    assert text in drawn(facts(cost=cost, budget=budget, latency_measured=measured))

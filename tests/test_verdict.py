@@ -160,6 +160,17 @@ def test_every_failure_has_its_error_and_says_what_was_asked(
     assert "\n" not in caught.value.message
 
 
+@pytest.mark.parametrize(("predicted", "takes"), [(False, "takes"), (True, "is predicted to take")])
+def test_a_missed_latency_says_whether_it_was_measured(predicted: bool, takes: str) -> None:
+    budget, cost = replace(BUDGET, latency_ms=10.0, profile="desk"), replace(COST, latency_ms=12.5)
+    found = report_from_measurements(
+        *(ARCHITECTURE, cost, budget, [photograph("baby")], PRECISIONS, "onnxruntime fp32", THRESHOLDS, NOT_RUN),
+        predicted=predicted,
+    )
+    message = f"a frame of 360x640 {takes} 12.50 ms on desk, the budget is 10 ms"
+    assert found["failures"] == [{"kind": "budget", "message": message}]
+
+
 def test_crops_are_held_to_parity_and_count_for_nothing_else() -> None:
     crop = replace(photograph("bird", psnr_between_db=1.0, psnr_y=1.0), bicubic_psnr_y=99.0, for_parity=True)
     found = report(photograph("baby"), crop)
