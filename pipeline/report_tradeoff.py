@@ -25,6 +25,10 @@ def tradeoff_section(runs: Sequence[Facts], peers: Sequence[Peer] | None) -> Sec
     scale = shown[0].architecture.scale if shown[0].architecture else None
     if published and scale != SCALE:
         known = ()
+    if not _common(shown):
+        sets = "; ".join(f"{facts.run}: {', '.join(facts.verify['quality'])}" for facts in shown)
+        told = f"Not drawn together: no benchmark is common to these runs, photograph by photograph ({sets})."
+        return Section(TITLE, [Words(told, "bad")])
     benchmark, beside = _benchmark(shown, known)
     blocks: list[Block] = []
     latency = _latency_charts(shown, beside, benchmark)
@@ -38,13 +42,31 @@ def tradeoff_section(runs: Sequence[Facts], peers: Sequence[Peer] | None) -> Sec
 
 
 def _benchmark(runs: Sequence[Facts], peers: Sequence[Peer]) -> tuple[str, list[Peer]]:
-    """The benchmark of all runs that most peers near in cost state, "" for all images, and the peers that state it."""
-    common = [name for name in runs[0].verify["quality"] if all(name in facts.verify["quality"] for facts in runs)]
+    """The benchmark of all runs that most peers near in cost state, and the peers that state it.
+
+    Where none states one, it is "" for all images if these are the same in all runs.
+    """
+    common = _common(runs)
     stated = {name: [peer for peer in peers if name in peer.psnr_y] for name in common}
     macs = runs[0].verify["cost"]["macs"]
     near = {name: [peer for peer in stated[name] if peer.macs and peer.macs < NEAR * macs] for name in common}
-    best = max(common, key=lambda name: (len(near[name]), len(stated[name])), default="")
-    return (best, stated[best]) if best and stated[best] else ("", [])
+    best = max(common, key=lambda name: (len(near[name]), len(stated[name])))
+    same = all(facts.verify["quality"].keys() == {*common} for facts in runs)
+    return ("" if same and not stated[best] else best), stated[best]
+
+
+def _common(runs: Sequence[Facts]) -> list[str]:
+    """Benchmarks of the same photographs in all runs."""
+
+    def photographs(facts: Facts, name: str) -> list[str] | None:
+        means = facts.verify["quality"].get(name)
+        return means and [image["name"] for image in means["images"]]
+
+    return [
+        name
+        for name in runs[0].verify["quality"]
+        if all(photographs(facts, name) == photographs(runs[0], name) for facts in runs)
+    ]
 
 
 def _macs_chart(runs: Sequence[Facts], peers: Sequence[Peer], benchmark: str) -> str:

@@ -219,7 +219,7 @@ def _cost(plain: Network, lr_size: tuple[int, int]) -> Cost:
 def _examples(
     benchmarks: Benchmarks, photographs: Sequence[Photograph], deployed: str, runner: Runner
 ) -> list[Example]:
-    """The photographs on which the deployed model gains most over bicubic."""
+    """The photographs on which the deployed model gains most over bicubic; where it gains on none, loses least."""
     pairs = {(name, pair.name): pair for name, pairs in benchmarks.items() for pair in pairs}
 
     def gain(photograph: Photograph) -> float:
@@ -227,7 +227,8 @@ def _examples(
 
     examples = []
     scored = [photograph for photograph in photographs if not photograph.for_parity]
-    for photograph in sorted(scored, key=gain, reverse=True)[:EXAMPLES]:
+    gained = [photograph for photograph in scored if gain(photograph) > 0]
+    for photograph in sorted(gained or scored, key=gain, reverse=True)[:EXAMPLES]:
         pair = pairs[photograph.benchmark, photograph.name]
         _, ours = outputs_and_image(runner, pair.lr)
         examples.append(

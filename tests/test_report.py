@@ -43,6 +43,23 @@ def test_page_draws_and_shows_photographs(measured_run: Path) -> None:
     assert "base64" not in twin
 
 
+@pytest.mark.parametrize(
+    ("gain", "tone", "words"),
+    [(0.5, "good", "Where the network gains most"), (-0.5, "bad", "on no photograph. Here it loses least.")],
+)
+def test_loss_is_no_gain(
+    measured_run: Path, change_report: Callable[..., None], gain: float, tone: str, words: str
+) -> None:
+    verified = json.loads((measured_run / "verify" / "report.json").read_text())
+    images = verified["quality"]["held-out"]["images"]
+    for row in [*images, *verified["examples"]]:
+        row["psnr_y"] = row["bicubic_psnr_y"] + gain
+    change_report(measured_run, quality=verified["quality"], examples=verified["examples"])
+    page, twin = written(measured_run)
+    assert page.count(f'<span class="{tone}">{gain:+.2f}</span>') == len(images)
+    assert all(words in text for text in (page, twin))
+
+
 def test_page_asks_the_network_for_nothing(measured_run: Path) -> None:
     page, _ = written(measured_run)
     assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:|\#)|url\(|@import|<script""", page)

@@ -65,6 +65,36 @@ def test_several_runs_are_told_apart(facts: Facts) -> None:
     assert [labels(svg, "ours") for svg in (fastest, slowest, macs)] == [["small", "other"]] * 3
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "mean_over"),
+    [
+        (["A"], ["A"], "all photographs"),
+        (["A", "B"], ["A", "B"], "all photographs"),
+        (["A", "B"], ["B", "C"], "B"),  # its mean, not that of all: the runs have other photographs beside it
+        (["A"], ["B"], None),
+    ],
+)
+def test_runs_are_drawn_together_only_on_what_is_common(
+    facts: Facts, first: list[str], second: list[str], mean_over: str | None
+) -> None:
+    runs = [renamed(facts, *first), replace(renamed(facts, *second), run="runs/other")]
+    blocks = tradeoff_section(runs, None).blocks
+    if mean_over is None:
+        (told,) = blocks
+        assert isinstance(told, Words)
+        assert (told.tone, "no benchmark is common" in told.text, "runs/other: B" in told.text) == ("bad", True, True)
+    else:
+        assert f"Mean over {mean_over}," in pictures(*runs).caption
+
+
+def test_benchmark_of_other_photographs_is_not_common(facts: Facts) -> None:
+    means = facts.verify["quality"]["held-out"]
+    fewer = means | {"images": means["images"][:1]}
+    other = replace(facts, verify=facts.verify | {"quality": {"held-out": fewer}})
+    (told,) = tradeoff_section([facts, other], None).blocks
+    assert isinstance(told, Words)
+
+
 def test_without_times_macs_stand_for_them(facts: Facts) -> None:
     blocks = tradeoff_section([renamed(facts, "Set5", latency=[])], None).blocks
     assert any(isinstance(block, Words) and "do not rank latency" in block.text for block in blocks)

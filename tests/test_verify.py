@@ -28,11 +28,12 @@ from pipeline.errors import (
     StaleArtifact,
 )
 from pipeline.export import export
+from pipeline.forms import measure
 from pipeline.latencies import Progress
 from pipeline.manifest import check_outputs, is_current, write_manifest
 from pipeline.network import load_network
 from pipeline.quantise import quantisers
-from pipeline.verdict import Thresholds, error_from_report
+from pipeline.verdict import Photograph, Thresholds, error_from_report
 from pipeline.verify import FURTHER, verify, verify_work
 
 ARCHITECTURE = Architecture("edge", 2, "rgb", 8, (Cell(("conv3", "conv1"), (6,)),))
@@ -210,6 +211,25 @@ def test_picture_shows_the_photographs(run: Path) -> None:
     with Image.open(run / "verify" / "comparison.png") as picture:
         assert picture.mode == "RGB"
         assert min(picture.size) > 500
+
+
+@pytest.mark.parametrize(
+    ("gains", "shown"),
+    [((-1.0, 1.0, 2.0), ["odd/noise 2", "even/noise 1"]), ((-3.0, -1.0, -2.0), ["even/noise 1", "odd/noise 2"])],
+    ids=["some gain", "none gains"],
+)
+def test_photographs_that_lose_are_shown_only_where_none_gains(
+    run: Path, monkeypatch: pytest.MonkeyPatch, gains: tuple[float, ...], shown: list[str]
+) -> None:
+    def with_gain(pair: Pair, forms: dict[str, Any], name: str) -> Photograph:
+        found = measure(pair, forms, name)
+        gain = gains[int(pair.name.split()[1])]
+        return replace(found, bicubic_psnr_y=found.forms["onnxruntime fp32"].psnr_y - gain)
+
+    monkeypatch.setattr("pipeline.verify.measure", with_gain)
+    names = [example["name"] for example in check(run)["examples"]]
+    assert names[:2] == shown
+    assert len(names) == (3 if max(gains) < 0 else 2)
 
 
 def test_verification_is_current_until_something_changes(run: Path, searched_run: Run) -> None:
