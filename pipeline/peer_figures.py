@@ -1,7 +1,7 @@
 """Networks that ours are shown beside: published ones, or a file of measured ones."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,11 @@ class Peer:
     trained: str = ""
 
     def __post_init__(self) -> None:
-        numbers = [*self.psnr_y.values(), *(self.latency_ms or {}).values(), *([self.macs] if self.macs else [])]
         if not (isinstance(self.name, str) and isinstance(self.trained, str) and self.name):
             raise ValueError("a name and what it was trained on are texts")
+        if not isinstance(self.psnr_y, dict) or not isinstance(self.latency_ms, dict | None):
+            raise ValueError(f"psnr_y and latency_ms of {self.name} are objects, with a number for each name in them")
+        numbers = [*self.psnr_y.values(), *(self.latency_ms or {}).values(), *([self.macs] if self.macs else [])]
         if not self.psnr_y or not all(type(number) in (int, float) and 0 < number < 1e18 for number in numbers):
             raise ValueError(f"{self.name} needs figures above 0, and PSNR-Y on one benchmark at least")
 
@@ -65,8 +67,24 @@ def peers_from_file(path: Path) -> tuple[Peer, ...]:
         rows: Any = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(rows, list):
             raise ValueError("it is no list")
-        return tuple(Peer(**row) for row in rows)
+        return tuple(_peer(row, at) for at, row in enumerate(rows, start=1))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", HINT) from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path} is not JSON from line {error.lineno}, column {error.colno}", HINT) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not JSON: it is no text in UTF-8", HINT) from error
+    except ValueError as error:
         raise ConfigError(f"{path} holds no peers: {error}", HINT) from error
+
+
+def _peer(row: Any, at: int) -> Peer:
+    """Raises ValueError for what is no peer."""
+    if not isinstance(row, dict):
+        raise ValueError(f"entry {at} is no object")
+    known = {field.name: field.default is MISSING for field in fields(Peer)}
+    wrong = [f"no {name}" for name, needed in known.items() if needed and name not in row]
+    wrong += [f"the unknown field {name!r}" for name in row if name not in known]
+    if wrong:
+        raise ValueError(f"entry {at} has {' and '.join(wrong)}")
+    return Peer(**row)

@@ -146,7 +146,7 @@ def test_peers_of_a_file_are_drawn(measured_run: Path, tmp_path: Path) -> None:
         (["{folder}"], errors.StaleArtifact, "has no finished search"),
         (["{run}", "-o", "{folder}/page.pdf"], errors.ConfigError, "page.pdf is no name of a page"),
         (["{run}", "-o", "{folder}/file/page.html"], errors.ConfigError, "cannot write"),
-        (["{run}", "--peers", "{folder}/file"], errors.ConfigError, "file holds no peers"),
+        (["{run}", "--peers", "{folder}/file"], errors.ConfigError, "file is not JSON from line 1"),
         (["{run}", "{run}/search"], errors.ConfigError, "the runs are in several folders"),
         ([], errors.ConfigError, "Missing argument"),
     ],

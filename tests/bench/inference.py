@@ -10,7 +10,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ from deploy.device import device_facts, runtime_versions
 from deploy.openers import open_candidate
 from deploy.runners import Frame, RuntimeMissing
 from deploy.timing import Timing, time_interleaved
+from pipeline.manifest import write_json
 from pipeline.metrics import psnr
+from pipeline.peer_figures import PUBLISHED
 from pipeline.quantise import quantisers
 from tests.bench.machine import bandwidth, openvino_request, peak_macs
 from tests.bench.subjects import FEATURE_BYTES, OURS, PLAIN, Subject, bytes_moved, subjects, write
@@ -48,9 +50,12 @@ def main() -> None:
     parser.add_argument("--lr-size", nargs=2, type=int, default=(360, 640), help="of the frame (%(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="of one operator (%(default)s)")
     parser.add_argument("--rounds", type=int, default=30, help="turns of every network (%(default)s)")
+    parser.add_argument("--peers-file", type=Path, metavar="FILE", help="to write for `sr-pipeline report --peers`")
     given = parser.parse_args()
     found = compared(tuple(given.lr_size), given.threads, given.rounds)
     show(found)
+    if given.peers_file is not None:
+        write_json(given.peers_file, timed_peers(found["networks"]))
     print(json.dumps(found))
 
 
@@ -162,6 +167,14 @@ def export_row(
         "parity_db": parity,
         "passed": plain / ours >= least and (candidate[1] != "fp32" or parity >= LEAST_PARITY_DB),
     }
+
+
+def timed_peers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The peers that were timed and whose PSNR is published, as `pipeline.peer_figures.peers_from_file` reads them."""
+    times: dict[str, dict[str, float]] = {}
+    for row in rows:
+        times.setdefault(row["network"], {})[row["candidate"]] = row["median_ms"]
+    return [asdict(replace(peer, latency_ms=times[peer.name])) for peer in PUBLISHED if peer.name in times]
 
 
 def show(found: Mapping[str, Any]) -> None:
