@@ -62,7 +62,7 @@ class BudgetSettings:
         macs = self.macs
         if macs == "auto":
             macs = MACS if self.latency_ms is None else None
-        return Budget(self.lr_size, macs, self.params, self.latency_ms, self.profile if self.latency_ms else None)
+        return Budget(self.lr_size, macs, self.params, self.latency_ms, self.profile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +198,8 @@ def _settings_from_table(table: Mapping[str, Any], problems: list[str]) -> Setti
         problems.append('budget: macs, params and latency_ms are all "none"; expected a bound on at least one of them')
     if budget.latency_ms is not None and budget.profile is None:
         problems.append("budget: latency_ms without a profile; expected budget.profile, the device that it is meant on")
+    if budget.latency_ms is None and budget.profile is not None:
+        problems.append('budget: profile without latency_ms; expected budget.latency_ms, or "none" as budget.profile')
     return settings
 
 

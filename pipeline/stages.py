@@ -15,7 +15,7 @@ from pipeline.budget import Budget
 from pipeline.config import Settings
 from pipeline.data import load_pairs
 from pipeline.distill import teacher_file
-from pipeline.errors import BackendMissing, StaleArtifact
+from pipeline.errors import BackendMissing, ConfigError, StaleArtifact
 from pipeline.export import export, export_work
 from pipeline.images import hash_folders
 from pipeline.manifest import check_outputs, claim, hash_file, is_current, read_manifest
@@ -103,6 +103,8 @@ def export_run(
     architecture = architecture_from_dict(facts_from_run(run)["architecture"])
     shapes = _shapes(architecture, budget_of_run(run).lr_size)
     precisions = precisions | set(earlier.get("precisions", []))
+    if calibration and "int8" not in precisions:
+        raise ConfigError(f"--calibration {calibration[0]}: nothing is exported in INT8", "add --precision int8")
     engines = dict.fromkeys([*earlier.get("engines", {}), *flavours], shapes)
     folders = calibration or [name.removeprefix(CALIBRATION) for name in inputs if name.startswith(CALIBRATION)]
     folders = (folders or _trained_on(run)) if "int8" in precisions else []

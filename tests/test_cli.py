@@ -213,6 +213,8 @@ TRAIN = "--set=data.train={folder}"
         (nothing, ["export", "{run}", "--precision", "int4"], errors.ConfigError, "'int4'"),
         (nothing, ["export", "{run}", "--engine", "tensorflow"], errors.ConfigError, "'tensorflow'"),
         (nothing, ["export", "{run}", "--precision=int8", "--calibration=/nowhere"], errors.DataError, "no folder"),
+        (nothing, ["export", "{run}", "--calibration=nope"], errors.ConfigError, "nope: nothing is exported in INT8"),
+        (nothing, ["search", "--set=budget.profile=nope"], errors.ConfigError, "profile without latency_ms"),
     ],
 )
 def test_mistake_ends_with_its_code_one_line_and_a_hint(

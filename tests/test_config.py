@@ -86,6 +86,7 @@ def test_override(override: str, expected: object) -> None:
         ("budget.macs=true", "budget.macs: True; expected a positive number"),
         ("budget.macs=none", 'budget: macs, params and latency_ms are all "none"; expected a bound on at least one'),
         ("budget.latency_ms=25", "latency_ms without a profile; expected budget.profile"),
+        ("budget.profile=nope", 'profile without latency_ms; expected budget.latency_ms, or "none" as budget.profile'),
         ("budget.latency_ms=0", 'budget.latency_ms: 0; expected a number above 0, or "none"'),
         ("budget.profile=7", 'budget.profile: 7; expected a text in quotes, or "none"'),
         ("budget.lr_size=[360]", "budget.lr_size: [360]; expected [height, width] in pixels"),
@@ -171,7 +172,3 @@ def test_a_latency_stands_alone_unless_macs_are_bounded_too(macs: tuple[str, ...
     latency = ["budget.latency_ms=25", "budget.profile=board"]
     budget = load_settings(None, [*latency, *macs]).budget.bounds
     assert budget == Budget((360, 640), macs=bound, latency_ms=25.0, profile="board")
-
-
-def test_a_profile_without_a_latency_is_no_bound() -> None:
-    assert load_settings(None, ["budget.profile=board"]).budget.bounds == Budget((360, 640), macs=3_700_000_000)
