@@ -15,13 +15,12 @@ from pipeline.backends import deploy_errors
 from pipeline.budget import cost_from_architecture
 from pipeline.draw import draw_architectures
 from pipeline.onnx_graph import GRAPH
-from pipeline.profile import DeviceProfile, scaled
+from pipeline.profile import DRIFT, DeviceProfile, scaled
 from pipeline.result import profile_from_result
 from pipeline.workload import Task, calibration_architecture, model_from_architecture, write_workload
 
 SEED, NETWORKS = 0, 160
 ROUNDS, REPEATS = 15, 3
-DRIFT = 0.15  # change of the calibration beyond which a machine is not what it was
 HERE = ("gpu", "cpu", "cores", "features")  # facts that make a device
 
 

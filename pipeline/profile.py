@@ -36,6 +36,7 @@ FIELDS: dict[str, type] = {  # in the order of the file
     "rows": list,
 }
 DECIMALS = 4  # of milliseconds
+DRIFT = 0.15  # change of the calibration beyond which a machine is not what it was
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 Size = tuple[int, int]

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.charts import Range, ranges
+from pipeline.profile import DRIFT
 from pipeline.report_document import Block, Cell, Pictures, Rows, Section, Table, Words
 from pipeline.report_facts import Facts
 
-DRIFT = 0.15  # from which a machine is not the one that its profile was measured on
 AGAIN = "`sr-pipeline verify` measures it"
 
 

@@ -12,8 +12,8 @@ from pipeline.budget import Budget, Device
 from pipeline.errors import BackendMissing, ConfigError
 from pipeline.latency import LatencyModel, latency_model_from_profile
 from pipeline.manifest import check_outputs
-from pipeline.measure import DRIFT, is_this_device, measure_architecture, measure_drift, measure_model
-from pipeline.profile import DeviceProfile, check_task, profile_from_toml, profile_path
+from pipeline.measure import is_this_device, measure_architecture, measure_drift, measure_model
+from pipeline.profile import DRIFT, DeviceProfile, check_task, profile_from_toml, profile_path
 
 
 @dataclass(frozen=True, slots=True)
