@@ -14,7 +14,7 @@ from typing import Any
 
 from deploy.device import runtime_versions, usable_cores
 from deploy.measure import one_frame
-from deploy.openers import PRECISIONS, RUNTIMES, open_candidate
+from deploy.openers import PRECISIONS, RUNTIMES, open_candidate, positive_int
 from deploy.runners import DeployError
 from deploy.timing import time_interleaved
 
@@ -100,20 +100,26 @@ def memory_mib(name: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
+def height_x_width(text: str) -> tuple[int, int]:
+    """(360, 640) of "360x640". Raises ValueError."""
+    height, width = (positive_int(side) for side in text.split("x"))
+    return height, width
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints one JSON object. Ends with a line on stderr and exit code 1 where it cannot."""
+    """Prints one JSON object. Ends with a line on stderr and exit code 1 where it cannot, 2 for a wrong argument."""
     parser = argparse.ArgumentParser(prog="python -m deploy.probe", description="Measure one exported model.")
     parser.add_argument("model", type=Path, help="a model of `sr-pipeline export`")
     parser.add_argument("--runtime", choices=RUNTIMES, default="onnxruntime", help="(default: %(default)s)")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="(default: %(default)s)")
-    parser.add_argument("--lr-size", default="360x640", help="HEIGHTxWIDTH of the frame (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="of one operator (default: the runtime's choice)")
-    parser.add_argument("--runs", type=int, default=RUNS, help="(default: %(default)s)")
+    parser.add_argument(
+        "--lr-size", type=height_x_width, default="360x640", help="HEIGHTxWIDTH of the frame (default: %(default)s)"
+    )
+    parser.add_argument("--threads", type=positive_int, help="of one operator (default: the runtime's choice)")
+    parser.add_argument("--runs", type=positive_int, default=RUNS, help="(default: %(default)s)")
     given = parser.parse_args(arguments)
     try:
-        height, width = (int(side) for side in given.lr_size.split("x"))
-        size = (height, width)
-        result = measure_model(given.model, given.runtime, given.precision, size, given.threads, given.runs)
+        result = measure_model(given.model, given.runtime, given.precision, given.lr_size, given.threads, given.runs)
     except (DeployError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
     sys.stdout.write(json.dumps(result) + "\n")

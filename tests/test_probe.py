@@ -67,8 +67,26 @@ def test_what_is_wrong_is_told_across_processes(model: Path) -> None:
 def test_command_prints_one_object(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(model), "--lr-size", "8x8", "--runs", "2"])
     assert json.loads(capsys.readouterr().out)["lr_size"] == [8, 8]
-    with pytest.raises(SystemExit, match="error: "):
-        main([str(model), "--lr-size", "8"])
+    with pytest.raises(SystemExit, match="error: no model at"):
+        main([str(model.with_name("none.onnx"))])
+
+
+@pytest.mark.parametrize(
+    ("option", "kind", "value"),
+    [
+        *(("--threads", "positive_int", value) for value in ("0", "-1", "two", "1.5")),
+        *(("--runs", "positive_int", value) for value in ("0", "-1", "many")),
+        *(("--lr-size", "height_x_width", value) for value in ("8", "8x", "0x8", "-8x8", "8x8x8", "axb", "")),
+    ],
+)
+def test_argument_that_is_no_number_is_named(
+    model: Path, capsys: pytest.CaptureFixture[str], option: str, kind: str, value: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(model), f"{option}={value}"])
+    assert ended.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"python -m deploy.probe: error: argument {option}: invalid {kind} value: '{value}'"
 
 
 def test_no_torch_is_imported(model: Path) -> None:
