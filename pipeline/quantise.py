@@ -107,7 +107,8 @@ def openvino_int8_from_onnx(model: onnx.ModelProto, frames: Sequence[Frame]) -> 
         from nncf.quantization import advanced_parameters as advanced
         from nncf.quantization import range_estimator as ranges
 
-        nncf.set_log_level(logging.ERROR)
+        # Not nncf.set_log_level: it changes every handler there, those too that others share with their own loggers.
+        logging.getLogger("nncf").setLevel(logging.ERROR)
         largest = ranges.StatisticsCollectorParameters(ranges.StatisticsType.MAX, ranges.AggregatorType.MAX)
         smallest = ranges.StatisticsCollectorParameters(ranges.StatisticsType.MIN, ranges.AggregatorType.MIN)
         lr = model.graph.input[0].name

@@ -1,3 +1,4 @@
+import logging
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -125,6 +126,21 @@ def test_openvino_has_additions_in_int8_and_the_image_in_float(
             assert "DequantizeLinear" in read
     assert caplog.messages == []
     assert capfd.readouterr() == ("", "")
+
+
+@needs_nncf
+def test_nncf_is_quiet_and_handlers_of_others_are_as_they_were(random_network: Callable[..., Network]) -> None:
+    """Test runners and applications hand one handler to several loggers: with its level theirs would be lost too."""
+    model = exported(random_network, Architecture("edge", 2, "rgb", 8, ()))
+    frames = [np.random.default_rng(0).random((1, 3, 12, 12), np.float32)]
+    openvino_int8_from_onnx(model, frames)  # imports nncf, which makes its logger
+    logger, shared = logging.getLogger("nncf"), logging.NullHandler()
+    logger.addHandler(shared)
+    try:
+        openvino_int8_from_onnx(model, frames)
+    finally:
+        logger.removeHandler(shared)
+    assert (logger.level, shared.level) == (logging.ERROR, logging.NOTSET)
 
 
 @pytest.mark.parametrize(
