@@ -59,7 +59,7 @@ def key_figures(facts: Facts) -> list[Figure]:
     if report:
         total = report["total"]
         gain = total["psnr_y"] - total["bicubic_psnr_y"]
-        note = f"{gain:+.2f} over bicubic, mean of {total['photographs']} photographs"
+        note = f"{gain:+.2f} over bicubic, {report['deployed']}, mean of {total['photographs']} photographs"
         figures.append(Figure("PSNR-Y", f"{total['psnr_y']:.2f} dB", note))
     if row := fastest(facts):
         note = f"{1000 / row['median_ms']:.0f} frames/s, {row['candidate']}, the fastest that passes"

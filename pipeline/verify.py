@@ -75,7 +75,8 @@ def verify(
     with.
     Unless `timed` is False, all exported forms that run here are timed in turns on a frame of the budget's LR size, and
     started once more in a process of their own. Where the budget bounds latency, the form of its profile is also timed
-    beside the profile's calibration, and the verdict goes by that.
+    beside the profile's calibration, and the verdict goes by that. The quality that is reported is of that form where
+    it runs here, else of the first in onnxruntime.
     benchmarks: name of a set -> its pairs. inputs: name -> SHA-256 of what was read. target: of a latency budget.
     Raises ConfigError where there is no run, its export lacks the form of the target, or nothing can be written,
     StaleArtifact where search or export is unfinished or was changed since, BackendMissing, DataError for an empty set.
@@ -98,6 +99,8 @@ def verify(
         exported = _exported(forms) if timed else {}
         latency, layers = time_forms(exported, run / "export", budget.lr_size, on_progress)
         deployed = next(name for name in forms if name.startswith("onnx"))
+        if target is not None and target.profile.candidate in forms:
+            deployed = target.profile.candidate
         report = report_from_measurements(
             plain.architecture,
             cost,

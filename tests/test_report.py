@@ -29,6 +29,7 @@ def test_page_and_twin_tell_the_run(measured_run: Path) -> None:
             *("12.00", "13.20", "18.00", "83.3", "31.0", "40.0", "123 MiB", "64.1 kB", "A processor"),  # latency
             *("tensorrt fp16", "not run: no NVIDIA GPU", "desk", "12.50 ms"),
             *("onnxruntime fp16", "held-out", "cup", "spoon", "DepthToSpace", "80.0%"),
+            " over bicubic, onnxruntime fp32, mean of 2 photographs",
             *("sr-pipeline search -o", "sr-pipeline export", "sr-pipeline verify", "in turns", "processor", "python"),
         ):
             assert part in text, part

@@ -3,6 +3,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -211,6 +212,23 @@ def test_picture_shows_the_photographs(run: Path) -> None:
     with Image.open(run / "verify" / "comparison.png") as picture:
         assert picture.mode == "RGB"
         assert min(picture.size) > 500
+
+
+@pytest.mark.parametrize(
+    ("candidate", "deployed"),
+    [("onnxruntime fp16", "onnxruntime fp16"), ("abacus fp32", "onnxruntime fp32")],
+    ids=["runs here", "does not"],
+)
+def test_quality_is_of_the_form_that_the_budget_is_meant_on(run: Path, candidate: str, deployed: str) -> None:
+    judged = {"latency_ms": 1.0, "measured_ms": 1.0}
+    target = SimpleNamespace(profile=SimpleNamespace(candidate=candidate), judge=lambda *_: judged)
+    report = check(run, target=target)
+    image = report["quality"]["odd"]["images"][0]
+    assert report["deployed"] == deployed
+    assert image["psnr_y"] == image["forms"][deployed]["psnr_y"]
+    assert report["examples"][0]["psnr_y"] in [
+        image["forms"][deployed]["psnr_y"] for means in report["quality"].values() for image in means["images"]
+    ]
 
 
 @pytest.mark.parametrize(
