@@ -97,7 +97,7 @@ class VerifySettings:
     bf16_parity_db: float = setting(50.0, number(0))
     int8_parity_db: float = setting(30.0, number(0))
     mean_quality_drop_db: float = setting(0.001, number(0))
-    fp16_mean_quality_drop_db: float = setting(0.005, number(0))
+    fp16_mean_quality_drop_db: float = setting(0.001, number(0))
     bf16_mean_quality_drop_db: float = setting(0.005, number(0))
     int8_mean_quality_drop_db: float = setting(0.03, number(0))
     max_quality_drop_db: float = setting(0.001, number(0))

@@ -183,6 +183,7 @@ steps = 12
 batch = 2
 patch = 16
 [verify]
+fp16_mean_quality_drop_db = 0.01
 min_gain_over_bicubic_db = -20.0
 """
 
