@@ -157,7 +157,7 @@ def test_perturbed_weight_fails_the_verdict(run: Path, config: str, capsys: pyte
     assert told["error"].startswith("onnxruntime fp32 and training form agree to")
     failed = [row["candidate"] for row in told["parity"] if not row["passed"]]
     assert failed[0] == "onnxruntime fp32"
-    assert {*failed[1:]} <= {"openvino fp32", "openvino bf16"}  # they run the same file
+    assert {*failed[1:]} <= {"openvino fp32", "openvino bf16", "openvino fp16"}  # they run the same file
     assert "FAILED" in captured.err
     assert len(captured.out.splitlines()) == 1
 
