@@ -71,7 +71,7 @@ class SearchSettings:
     steps: int = setting(6000, whole(1))
     relaxation: Relaxation = setting("sorted", choice(Relaxation))
     seed: int = setting(0, whole(0, 2**32 - 1))
-    activation: Activation = setting("relu", choice(Activation))
+    activation: Activation | Literal["auto"] = setting("auto", choice(Literal["auto", Activation]))
     unshuffle: Unshuffle = setting(1, choice(Unshuffle))
     variant: Variant = setting("b", choice(Variant))
 
@@ -124,6 +124,13 @@ class Settings:
     search: SearchSettings = field(default_factory=SearchSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     verify: VerifySettings = field(default_factory=VerifySettings)
+
+    @property
+    def activation(self) -> Activation:
+        """ "auto" is PReLU, whose slopes are no MACs, and ReLU where milliseconds count: PReLU is slow in runtimes."""
+        if self.search.activation != "auto":
+            return self.search.activation
+        return "prelu" if self.budget.latency_ms is None else "relu"
 
 
 def load_settings(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Settings:

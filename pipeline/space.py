@@ -21,7 +21,7 @@ CELLS = tuple(range(2, 11))
 EXPANSIONS = (0.5, 0.75, 1.0, 1.25, 1.5)
 SKIPS = ("nearest", "conv3")
 KERNELS = (1, 3, 5)
-CHANNELS_PER_CONV = 16 / 6  # the best of the plain shapes tried at 16K MACs per LR pixel, x2: 16 channels, 6 convs
+CHANNELS_PER_CONV = 12 / 10  # the best of the shapes tried at 16K MACs per LR pixel, x2: 12 channels, 10 convs in cells
 FIXED, PER_CELL = 4, 4  # variables of the whole network, the shape among them, and of each cell
 PLAIN = (0.5, 1.5)  # share of the budget that the plain 3x3 network of a shape may take
 
@@ -108,8 +108,8 @@ class EdgeSpace:
         return (max if dearest else min)(found, key=self._share)
 
     def _plain(self, shape: Shape) -> Architecture:
-        """The network of 3x3 convolutions of one width that an engineer would scale by hand."""
-        return self._architecture(shape, 3, 3, "conv3", [(("conv3", "conv3"), 1.0, False)])
+        """The residual network of 3x3 convolutions of one width that an engineer would scale by hand."""
+        return self._architecture(shape, 3, 3, "conv3", [(("conv3", "conv3"), 1.0, True)])
 
     def _architecture(
         self,
@@ -151,7 +151,7 @@ class EdgeSpace:
                 Variable("first", EDGE_OPS, 1, cell),
                 Variable("second", EDGE_OPS, 1, cell),
                 Variable("expansion", EXPANSIONS, 2, cell),
-                Variable("residual", (False, True), 0, cell),
+                Variable("residual", (False, True), 1, cell),
             ]
         return tuple(found)
 
@@ -168,6 +168,10 @@ class EdgeSpace:
         """log2 of each shape's depth over that of a well-proportioned one (`CHANNELS_PER_CONV`) of its width."""
         width, cells = np.array(self.shapes, dtype=np.float64).T
         return np.asarray(np.log2(CHANNELS_PER_CONV * 2 * cells / width))
+
+    def plainness(self) -> Floats:
+        """log2 of the share of the budget that the plain 3x3 network of each shape takes: 0 where it fills it."""
+        return np.log2([self._share(self._plain(shape)) for shape in self.shapes])
 
     def envelope(self) -> Architecture:
         """The smallest architecture that every one of the space is a slice of; far above the budget itself."""

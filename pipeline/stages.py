@@ -49,7 +49,7 @@ def search_run(run: Path, settings: Settings) -> None:
         patch=train.patch,
         rate=train.rate,
         seed=settings.search.seed,
-        activation=settings.search.activation,
+        activation=settings.activation,
         unshuffle=settings.search.unshuffle,
         variant=settings.search.variant,
         teacher=train.teacher,

@@ -32,7 +32,7 @@ from pipeline.trilevel import TrilevelSupernet
 from pipeline.trilevel_space import TrilevelSpace
 
 SCHEMA = 1
-CHOOSING = 0.4  # share of the steps after which the mixture is one network
+CHOOSING = 0.15  # share of the steps after which the mixture is one network
 SETTLE = 10  # steps between two moves of the radius
 WARM_UP = 100  # steps over which the rate rises, at the start and after the cut
 LOOKS = 50  # times that the delivered network is measured on the way

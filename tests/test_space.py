@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.architecture import Architecture, Color
+from pipeline.architecture import Architecture, Cell, Color
 from pipeline.budget import Budget, Device, cost_from_architecture
 from pipeline.errors import InfeasibleBudget
 from pipeline.space import WIDTHS, EdgeSpace, Floats
@@ -67,8 +67,17 @@ def test_the_envelope_contains_every_architecture(budget: Budget) -> None:
 def test_slenderness_doubles_with_the_depth() -> None:
     space = EdgeSpace(2, "rgb", BUDGETS[1])
     slender = dict(zip(space.shapes, space.slenderness(), strict=True))
-    assert slender[(16, 3)] == pytest.approx(0.0)
+    assert slender[(12, 5)] == pytest.approx(0.0)
     assert slender[(12, 4)] - slender[(12, 8)] == pytest.approx(-1.0)
+
+
+def test_plainness_is_that_of_the_network_drawn_by_hand() -> None:
+    space = EdgeSpace(2, "rgb", BUDGETS[1])
+    plain = dict(zip(space.shapes, space.plainness(), strict=True))
+    by_hand = Architecture("edge", 2, "rgb", 12, (Cell(("conv3", "conv3"), (12,)),) * 5, skip="conv3")
+    share = BUDGETS[1].share(cost_from_architecture(by_hand, BUDGETS[1].lr_size))
+    assert plain[(12, 5)] == pytest.approx(np.log2(share))
+    assert plain[(12, 4)] < plain[(12, 5)] < plain[(12, 8)]
 
 
 def test_an_infeasible_budget_names_the_cheapest_cost() -> None:

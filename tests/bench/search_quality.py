@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from deploy.device import device_facts, usable_cores
+from deploy.device import device_facts
 from deploy.probe import memory_mib
 from pipeline.autocast import bf16_pays
 from pipeline.errors import PipelineError
@@ -175,7 +175,7 @@ def _facts(row: Row, data: Data) -> dict[str, Any]:
         "images": len(data.pairs),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": device_facts("onnxruntime"),
-        "threads": usable_cores(),
+        "threads": torch.get_num_threads(),
         "precision": data.source.precision,
         "torch": torch.__version__,
         **({"search_version": search_version()} if row.kind in SEARCHES else {}),

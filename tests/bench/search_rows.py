@@ -62,6 +62,7 @@ def recipe_of(row: Row, color: Color, data: Data) -> Recipe:
         patch=data.patch,
         rate=TrainSettings().rate,
         seed=row.seed,
+        activation="relu" if row.runtime else "prelu",  # what "auto" is with and without a bound on latency
         precision=data.source.precision,
     )
 
