@@ -58,7 +58,7 @@ class EdgeSpace:
     budget: Budget
     activation: str = "relu"
     unshuffle: int = 1
-    window: float = 0.93
+    window: float = 0.97
     device: Device | None = None
     correction: float = 1.0
     shapes: tuple[Shape, ...] = field(init=False)
@@ -172,6 +172,15 @@ class EdgeSpace:
     def plainness(self) -> Floats:
         """log2 of the share of the budget that the plain 3x3 network of each shape takes: 0 where it fills it."""
         return np.log2([self._share(self._plain(shape)) for shape in self.shapes])
+
+    def capacity(self) -> Floats:
+        """log2 of the MACs that the budget buys in each shape, over the most that it buys in one of them.
+
+        0 for all where it bounds MACs; where it bounds latency, runtimes compute some widths faster than others.
+        """
+        macs = [self.cost(self._plain(shape)).macs for shape in self.shapes]
+        bought = np.log2(macs) - self.plainness()
+        return np.asarray(bought - bought.max())
 
     def envelope(self) -> Architecture:
         """The smallest architecture that every one of the space is a slice of; far above the budget itself."""

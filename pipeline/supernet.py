@@ -25,6 +25,7 @@ PATIENCE = 4.0  # standard errors that make one unit of logit
 HEAD_START = 0.6  # logit by which the options of a network designed by hand begin above the others
 SLENDER = 1.0  # logit by which a shape twice or half as deep as a well-proportioned one begins below it
 PLAIN = 4.0  # the same for one whose 3x3 network takes twice or half the budget
+CAPACITY = 4.0  # the same for one in which the budget buys half the MACs of another
 COMPARE = 2  # steps from one comparison to the next
 RATE = 0.4  # of the learning rate: weights that many networks share bear less
 MEMORY = 0.98  # of the running mean of the weights
@@ -45,8 +46,11 @@ class EdgeSupernet(nn.Module):
     of the last steps than shallow ones, which says nothing of what they reach once the rate falls. Even so, what is
     compared early favours shallow and wide, and weights that are shared by random mixtures train worse than a design
     does. So the logits begin from what a person would draw, and evidence has to lead away from there: `HEAD_START` for
-    3x3 kernels of one width, `SLENDER` against shapes out of proportion.
+    residual cells of 3x3 kernels of one width, `SLENDER` and `PLAIN` against shapes out of proportion or budget, and
+    `CAPACITY` for those in which a budget of time buys more.
     """
+
+    choosing = 0.15
 
     gram: Tensor
     moment: Tensor
@@ -60,7 +64,7 @@ class EdgeSupernet(nn.Module):
         sizes = [len(variable.options) for variable in space.variables]
         self._starts = np.cumsum([0, *sizes])
         self._shape_features = _shape_features(space)
-        self._aversion = SLENDER * space.slenderness() ** 2 + PLAIN * space.plainness() ** 2
+        self._prior = CAPACITY * space.capacity() - SLENDER * space.slenderness() ** 2 - PLAIN * space.plainness() ** 2
         features = self._shape_features.shape[1] + sum(sizes[1:])
         self.register_buffer("gram", torch.zeros(features, features, dtype=torch.float64))
         self.register_buffer("moment", torch.zeros(features, dtype=torch.float64))
@@ -211,7 +215,7 @@ class EdgeSupernet(nn.Module):
             error = np.sqrt(np.einsum("of,fg,og->o", basis, covariance, basis).mean())
             logit = basis @ worth / (PATIENCE * max(error, 1e-12))
             if index == 0:
-                logit -= self._aversion
+                logit += self._prior
             if variable.plain >= 0:
                 logit[variable.plain] += HEAD_START
             # Equal logits leave a sparse projection without a direction (and a hidden one: the lowest index).

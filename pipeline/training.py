@@ -32,7 +32,6 @@ from pipeline.trilevel import TrilevelSupernet
 from pipeline.trilevel_space import TrilevelSpace
 
 SCHEMA = 1
-CHOOSING = 0.15  # share of the steps after which the mixture is one network
 SETTLE = 10  # steps between two moves of the radius
 WARM_UP = 100  # steps over which the rate rises, at the start and after the cut
 LOOKS = 50  # times that the delivered network is measured on the way
@@ -93,7 +92,12 @@ class Progress:
 
 
 class Supernet(Protocol):
-    """What the search asks of a mixture over a space; it is an nn.Module too."""
+    """What the search asks of a mixture over a space; it is an nn.Module too.
+
+    choosing: share of the steps after which it is one network.
+    """
+
+    choosing: float
 
     def set_radius(self, fraction: float) -> None: ...
     def is_discrete(self) -> bool: ...
@@ -223,7 +227,7 @@ class Training:
 
     def _move_radius(self) -> None:
         """Closes the mixture step by step, and cuts the one network out of it when it is due."""
-        end = max(1, math.ceil(CHOOSING * self.recipe.steps))
+        end = max(1, math.ceil(self.supernet.choosing * self.recipe.steps))
         if self.step % SETTLE == 0 or self.step >= end:
             self.radius = min(1.0, self.step / end)
             self.supernet.set_radius(self.radius)

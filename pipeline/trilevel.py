@@ -48,6 +48,8 @@ class TrilevelSupernet(nn.Module):
     Raises InfeasibleBudget before it makes any weight.
     """
 
+    choosing = 0.4
+
     seed: Tensor
     fraction: Tensor
     refreshed: Tensor

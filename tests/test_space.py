@@ -40,7 +40,7 @@ def test_fit_keeps_the_best_choice_where_it_is_inside_the_window() -> None:
 
 
 def test_fit_gives_up_least_score() -> None:
-    space = EdgeSpace(2, "rgb", BUDGETS[1])
+    space = EdgeSpace(2, "rgb", BUDGETS[1], window=0.9)  # wide enough to be reached without what counts most
     scores = [np.zeros(len(variable.options)) for variable in space.variables]
     dearest = [len(variable.options) - 1 for variable in space.variables]
     for at, score in enumerate(scores):
@@ -78,6 +78,16 @@ def test_plainness_is_that_of_the_network_drawn_by_hand() -> None:
     share = BUDGETS[1].share(cost_from_architecture(by_hand, BUDGETS[1].lr_size))
     assert plain[(12, 5)] == pytest.approx(np.log2(share))
     assert plain[(12, 4)] < plain[(12, 5)] < plain[(12, 8)]
+
+
+def test_capacity_tells_what_a_budget_of_time_buys() -> None:
+    by_macs = EdgeSpace(2, "rgb", BUDGETS[1])
+    assert by_macs.capacity() == pytest.approx(0.0)
+    wide_is_free = Device(lambda network: 2.0 * len(network.cells) + 1.0)
+    space = EdgeSpace(2, "rgb", Budget((360, 640), latency_ms=10.0, profile="device"), device=wide_is_free)
+    capacity = dict(zip(space.shapes, space.capacity(), strict=True))
+    assert capacity[(64, 4)] == pytest.approx(0.0)
+    assert capacity[(32, 4)] < -1.5
 
 
 def test_an_infeasible_budget_names_the_cheapest_cost() -> None:
