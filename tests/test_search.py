@@ -1,6 +1,7 @@
 """The search stage on real photographs, in a few steps."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipeline.errors import BudgetMissed, ConfigError, DataError, InfeasibleBudg
 from pipeline.manifest import check_outputs
 from pipeline.network import load_network, network_from_architecture, save_network
 from pipeline.search import search
+from pipeline.supernet import EdgeSupernet
 from pipeline.training import Progress, Recipe, hold_out, space_from_recipe
 
 RECIPE = Recipe("edge", 2, "rgb", "sparsestmax", steps=40, batch=2, patch=12, rate=2e-3, seed=1, precision="fp32")
@@ -52,7 +54,7 @@ def test_a_search_leaves_a_network_within_its_budget(tmp_path: Path, recipe: Rec
     assert all(progress.share <= 1.0 for progress in seen)
     assert {progress.phase for progress in seen} == {"search", "train"}
     assert 0 < (seen[0].seconds or 0) < (seen[-1].seconds or 0)
-    assert report["cut_step"] == 16
+    assert report["cut_step"] == math.ceil(EdgeSupernet.choosing * recipe.steps)
     assert report["precision"] == recipe.precision
     check_outputs(tmp_path / "search")
     assert not (tmp_path / "search" / "checkpoint.safetensors").exists()
