@@ -20,8 +20,8 @@ from pipeline.onnx_graph import onnx_from_network
 from pipeline.quantise import (
     IMAGES,
     SIDE,
+    float_nodes,
     frames_from_pairs,
-    image_path,
     int8_from_onnx,
     openvino_int8_from_onnx,
     quantisers,
@@ -59,7 +59,7 @@ def test_tensorrt_has_convolutions_in_int8_and_the_rest_in_float(
     kinds = {weight.name: weight.data_type for weight in quantised.graph.initializer}
     for node in quantised.graph.node:
         read = [source[name].op_type for name in node.input if name in source]
-        if node.op_type == "Conv" and "lr" not in node.input:
+        if node.op_type == "Conv" and node.name not in float_nodes(model):
             assert read == ["DequantizeLinear", "DequantizeLinear"]  # features and weights; the bias is a float
             weight = source[node.input[1]]
             assert kinds[weight.input[0]] == TensorProto.INT8
@@ -89,7 +89,7 @@ def test_onnxruntime_computes_in_int8_all_but_the_path_of_the_image(
     options.log_severity_level = 3  # it warns that the file is for this machine
     onnxruntime.InferenceSession(quantised.SerializeToString(), options, providers=["CPUExecutionProvider"])
     ran = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
-    in_float = {node.name for node in model.graph.node if node.name in image_path(model) and node.op_type == "Conv"}
+    in_float = {node.name for node in model.graph.node if node.name in float_nodes(model) and node.op_type == "Conv"}
     assert ran["QLinearConv"] == sum(node.op_type == "Conv" for node in model.graph.node) - len(in_float)
     assert ran["Conv"] + ran["FusedConv"] == len(in_float)
 
@@ -112,10 +112,10 @@ def test_openvino_has_additions_in_int8_and_the_image_in_float(
     )
     source = {name: node for node in quantised.graph.node for name in node.output}
     kinds = {weight.name: weight.data_type for weight in quantised.graph.initializer}
-    float_nodes = image_path(model)
+    in_float = float_nodes(model)
     for node in quantised.graph.node:
         read = [source[name].op_type for name in node.input if name in source]
-        if node.name in float_nodes:
+        if node.name in in_float:
             assert "DequantizeLinear" not in read
         elif node.op_type == "Conv":
             assert read[:2] == ["DequantizeLinear", "DequantizeLinear"]
@@ -149,13 +149,14 @@ def test_nncf_is_quiet_and_handlers_of_others_are_as_they_were(random_network: C
         ({"skip": "conv3"}, ["stem", "skip", "add_1", "sr"]),
         ({"skip": "nearest"}, ["stem", "skip", "add_1", "sr"]),
         ({"skip": "none"}, ["stem", "sr"]),
+        ({"activation": "prelu"}, ["stem", "add", "tail", "skip", "add_1", "sr"]),
     ],
 )
-def test_image_goes_through_float(
+def test_the_image_goes_through_float_and_what_prelu_needs(
     random_network: Callable[..., Network], fields: dict[str, str], names: list[str]
 ) -> None:
     architecture = Architecture("edge", 2, "rgb", 8, (Cell(("conv3",), ()),), **fields)  # type: ignore[arg-type]
-    assert image_path(exported(random_network, architecture)) == names
+    assert float_nodes(exported(random_network, architecture)) == names
 
 
 @pytest.mark.parametrize("quantise", QUANTISERS)
