@@ -111,11 +111,16 @@ def test_a_bar_with_a_missing_seed_is_no_verdict() -> None:
 
 def test_with_hindsight_the_best_shape_and_the_best_pilot_count() -> None:
     known = board(0.0) | {f"macs-8K/pilot/16x4/{name}": result(30 + at) for at, name in enumerate(RECIPES)}
-    assert hand_bar(8_000, known) == ("8x13", 32.0)
-    assert best_shape(8_000, known) == GRID[8_000][0]
+    assert hand_bar(8_000, known) == ((8, 13), 32.0)
+    assert best_shape(8_000, known) == (8, 13)
     assert best_recipe(8_000, (16, 4), known) == [*RECIPES][-1]
     with pytest.raises(NotRun):
         best_recipe(8_000, (8, 13), known)
+    del known["macs-8K/hand/16x4/seed2"]
+    assert hand_bar(8_000, known) == ((8, 13), 32.0)
+    with pytest.raises(NotRun, match=r"^it needs macs-8K/hand/16x4/seed2$"):
+        best_shape(8_000, known)
+    assert hand_bar(8_000, {}) is None
 
 
 def test_tables_say_what_has_not_run() -> None:
@@ -159,6 +164,8 @@ def test_the_picture_shows_all_that_has_run() -> None:
     hand = sum(len(shapes) for shapes in GRID.values())
     assert [chart.count("ours") for chart in circles] == [len(GRID), 0, 1]
     assert [chart.count("peer") for chart in circles] == [hand + 1, 1, 2]
+    labels = [[text.text for text in chart.findall(".//{*}text")] for chart in svg.findall("{*}svg")]
+    assert [chart.count("10x17") for chart in labels] == [1, 0, 1]  # the best of 16K
     assert fromstring(picture_of_board({})).findall(".//{*}circle") == []
 
 
