@@ -136,6 +136,17 @@ def test_tables_say_what_has_not_run() -> None:
     assert "version of the search, to be run `--again`: macs-8K/ours/seed0, macs-8K/ours/seed1" in text
 
 
+def test_tables_say_on_what_rows_were_trained() -> None:
+    device = {"cpu": "A processor", "features": "AVX-512"}
+    told = {"device": device, "torch": "2.9", "precision": "fp32", "trained_on": ["a", "b"], "date": "2026-11-24T10:00"}
+    known = board(0.06, **told, threads=2)
+    known["macs-8K/ours/seed0"]["threads"] = 1
+    text = markdown(rows(), known, {})
+    trained = "(AVX-512), PyTorch 2.9 in fp32, trained on a and b"
+    assert f"\n\nA processor, 1 thread {trained}: 1 rows, 2026-11-24 to 2026-11-24.\n" in text
+    assert f"\n\nA processor, 2 threads {trained}: 11 rows, " in text
+
+
 def latencies() -> dict[str, dict[str, Any]]:
     found = {f"latency/ESPCN/peer/seed{seed}": result(31.5, kind="peer", architecture="ESPCN") for seed in SEEDS}
     ours = {"candidate": "openvino bf16", "peer_ms": 38.0, "latency_ms": 36.0, "kind": "ours at peer"}
