@@ -1,6 +1,8 @@
 """The scoreboard of searches: its rows, what it makes of results, and a quick run of it."""
 
 import json
+import resource
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,7 +140,8 @@ def test_tables_say_what_has_not_run() -> None:
 
 def test_tables_say_on_what_rows_were_trained() -> None:
     device = {"cpu": "A processor", "features": "AVX-512"}
-    told = {"device": device, "torch": "2.9", "precision": "fp32", "trained_on": ["a", "b"], "date": "2026-11-24T10:00"}
+    told: dict[str, Any] = {"device": device, "torch": "2.9", "precision": "fp32", "date": "2026-11-24T10:00"}
+    told["trained_on"] = ["a", "b"]
     known = board(0.06, **told, threads=2)
     known["macs-8K/ours/seed0"]["threads"] = 1
     text = markdown(rows(), known, {})
@@ -323,6 +326,27 @@ def test_a_damaged_line_of_results_is_named(tmp_path: Path) -> None:
         path.write_text(path.read_text().splitlines()[0] + f"\n{line}\n")
         with pytest.raises(SystemExit, match=f"line 2: {reason}.*; remove the line"):
             read_results(path)
+
+
+def test_lines_that_are_added_at_once_are_all_kept(tmp_path: Path) -> None:
+    path, names = tmp_path / "new" / "rows.jsonl", [str(at) for at in range(400)]
+    with ThreadPoolExecutor(8) as pool:
+        for name in names:
+            pool.submit(append, path, {**LINE, "name": name})
+    assert sorted(row["name"] for row in read_results(path)) == sorted(names)
+
+
+def test_line_that_does_not_fit_is_not_begun(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    append(path, LINE)
+    before, (soft, hard) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            append(path, LINE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
 
 
 def test_rows_can_be_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
