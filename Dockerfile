@@ -2,7 +2,8 @@
 #   runtime   enlarges images with an exported model: deploy/, numpy, ONNX Runtime and Pillow; no torch, no pipeline
 #   pipeline  everything: sr-pipeline with PyTorch and OpenVINO
 #
-# BASE is any image with Python 3.11 or newer and pip; for NVIDIA GPUs, the full name of NVIDIA's TensorRT image.
+# BASE is any image with Python 3.11 or newer and pip; for NVIDIA GPUs, the full name of NVIDIA's TensorRT image. A tag
+# may come to mean a newer image: NAME@sha256:DIGEST is pinned.
 # The build secret `pip` is a configuration file for pip. It is read while packages are installed and stays in no layer.
 
 ARG BASE=python:3.11-slim-bookworm

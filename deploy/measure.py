@@ -71,7 +71,14 @@ class Setting:
 
 
 def one_frame(runner: Runner, lr_size: tuple[int, int]) -> Callable[[], Frame]:
-    """Runs a random LR frame of `lr_size`, (height, width), through the model; always the same one."""
+    """Runs a random LR frame of `lr_size`, (height, width), through the model; always the same one.
+
+    Raises DeployError where the model takes no frames of this size.
+    """
+    height, width = lr_size
+    if any(side % runner.metadata.multiple for side in lr_size):
+        multiple = runner.metadata.multiple
+        raise DeployError(f"a frame of {height}x{width} does not suit the model, which takes multiples of {multiple}")
     channels = 3 if runner.metadata.color == "rgb" else 1
     frame = np.random.default_rng(0).random((1, channels, *lr_size), np.float32)
     return lambda: runner.infer(frame)
@@ -88,7 +95,7 @@ def measure_bundle(
 
     "groups" lists the timings of a few models by file, and those of the calibration among them; "skipped" says why the
     others were not timed. seconds: after which no group begins.
-    Raises RuntimeMissing, ModelUnreadable, TooSlow.
+    Raises RuntimeMissing, ModelUnreadable, TooSlow, and DeployError where a model takes no frames of this size.
     """
     deadline = time.monotonic() + seconds
     facts = {"device": device_facts(setting.runtime), "versions": runtime_versions(setting.runtime)}

@@ -32,7 +32,7 @@ def measure_model(
     held; base_memory_mib: what it held at the beginning. model_bytes: of the file. layers: name, op and ms of each
     layer in one frame; counting takes time, so that their sum is above the median.
     Peak memory, load_ms and first_ms are those of the model alone in a fresh process: see `measure_model_apart`.
-    Raises RuntimeMissing, ModelUnreadable.
+    Raises RuntimeMissing, ModelUnreadable, and DeployError where the model takes no frames of this size.
     """
     runtime_versions(runtime)
     base = memory_mib("VmRSS")

@@ -87,11 +87,13 @@ def ensure_feasible(budget: Budget, cheapest: Architecture, cost: Cost) -> None:
     height, width = budget.lr_size
     needed = [f"{cost.macs:,} MACs at {height}x{width}", f"{cost.params:,} params"]
     bounds = [name for name in ("macs", "params", "latency_ms") if getattr(budget, name) is not None]
+    smaller = "state a smaller budget.lr_size"
     if cost.latency_ms is not None:
-        needed.append(f"{cost.latency_ms:.2f} ms on {budget.profile}")
+        needed.append(f"{cost.latency_ms:.2f} ms by the model of profile {budget.profile}")
+        smaller += " and a profile of it"
     raise InfeasibleBudget(
         f"no architecture meets the budget: the cheapest needs {' and '.join(needed)} ({summary(cheapest)})",
-        f"raise {' or '.join(f'budget.{name}' for name in bounds)}, or state a smaller budget.lr_size",
+        f"raise {' or '.join(f'budget.{name}' for name in bounds)}, or {smaller}",
     )
 
 

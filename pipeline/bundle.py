@@ -55,7 +55,9 @@ def write_bundle(
     Raises BackendMissing for a pair that nothing runs, ConfigError where nothing can be written.
     """
     height, width = task.lr_size
-    words = {"runtime": runtime, "precision": precision, "package": runtime.partition(" ")[0], "minutes": minutes}
+    package, _, gpu = runtime.partition(" ")
+    package += "-gpu" if gpu else ""
+    words = {"runtime": runtime, "precision": precision, "package": package, "minutes": minutes}
     sources = Path(deploy.__file__).parent
     with atomic_path(path) as temporary, tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -35,10 +35,13 @@ def time_forms(
     """One row of JSON values for each form, "<runtime> <precision>", on a random frame of `lr_size`; and its layers.
 
     All are timed in turns in this process. What a model of the folder `export` takes to start, its memory and the time
-    of its layers come from a process of its own; there are none for what is no ONNX model. Raises BackendMissing.
+    of its layers come from a process of its own; there are none for what is no ONNX model. A size that the network
+    does not take is rounded up, as `deploy.upscale` fills a frame up. Raises BackendMissing.
     """
     if not forms:
         return [], {}
+    multiple = max(runner.metadata.multiple for runner in forms.values())
+    lr_size = (-(-lr_size[0] // multiple) * multiple, -(-lr_size[1] // multiple) * multiple)
     work = {name: one_frame(runner, lr_size) for name, runner in forms.items()}
     round_seconds = sum(timing.median_ms for timing in time_interleaved(work, rounds=1, warmup=1).values()) / 1e3
     rounds = int(min(max(SECONDS / round_seconds, ROUNDS[0]), ROUNDS[1]))

@@ -89,6 +89,7 @@ def comparison(runs: Sequence[Facts], peers: Sequence[Peer] | None) -> list[Bloc
     head = (
         "run",
         "verdict",
+        "LR size",
         "MACs",
         "share of budget",
         "params",
@@ -102,9 +103,14 @@ def comparison(runs: Sequence[Facts], peers: Sequence[Peer] | None) -> list[Bloc
         row = fastest(facts)
         verdict = Cell("none", "faint") if facts.passed is None else word(facts.passed)
         cost = (
-            (short(basis["cost"]["macs"]), f"{basis['share']:.1%}", short(basis["cost"]["params"]))
+            (
+                _frame(basis["budget"]["lr_size"]),
+                short(basis["cost"]["macs"]),
+                f"{basis['share']:.1%}",
+                short(basis["cost"]["params"]),
+            )
             if basis
-            else ("–",) * 3
+            else ("–",) * 4
         )
         rows.append(
             (

@@ -1,6 +1,8 @@
 """What a report says of quality against cost: runs beside peers, over MACs and over measured latency."""
 
 from collections.abc import Sequence
+from itertools import product
+from typing import Literal
 
 from pipeline.budget import short
 from pipeline.charts import Point, scatter
@@ -74,7 +76,7 @@ def _macs_chart(runs: Sequence[Facts], peers: Sequence[Peer], benchmark: str) ->
     ratio = height * width / (LR_SIZE[0] * LR_SIZE[1])
     points = [
         Point(
-            _macs_at(facts, height * width),
+            _at(facts, "cost", height * width),
             mean_psnr(facts.verify, facts.verify["deployed"], benchmark),
             _short_name(facts, runs),
         )
@@ -87,19 +89,25 @@ def _macs_chart(runs: Sequence[Facts], peers: Sequence[Peer], benchmark: str) ->
         x_title=f"MACs at LR {height}×{width}",
         y_title="PSNR-Y in dB",
         x_text=short,
-        bound=runs[0].verify["budget"].get("macs"),
+        bound=_only({facts.verify["budget"].get("macs") and _at(facts, "budget", height * width) for facts in runs}),
         least=LEAST,
     )
 
 
 def _latency_charts(runs: Sequence[Facts], peers: Sequence[Peer], benchmark: str) -> list[str]:
-    """Of one run without timed peers one chart with all its candidates; else a chart for each, the fastest first."""
+    """Of one run without timed peers one chart with all its candidates; else a chart for each, the fastest first.
+
+    Frames of several LR sizes are in charts of their own, and peers, whose times are for one of them, in none.
+    """
     rows = [(facts, row) for facts in runs for row in facts.verify.get("latency") or []]
     rows.sort(key=lambda entry: entry[1]["median_ms"])
     candidates = list(dict.fromkeys(row["candidate"] for _, row in rows))
+    sizes = _sizes(runs)
+    peers = peers if len(sizes) == 1 else ()
     timed = [name for name in candidates if any(name in (peer.latency_ms or {}) for peer in peers)]
     charts = []
-    for chosen in (timed or (candidates if len(runs) > 1 else [""] if rows else []))[:MOST]:
+    names = timed or (candidates if len(runs) > 1 else [""] if rows else [])
+    for chosen, size in product(names, sizes):
         points = [
             Point(
                 row["median_ms"],
@@ -107,7 +115,7 @@ def _latency_charts(runs: Sequence[Facts], peers: Sequence[Peer], benchmark: str
                 _short_name(facts, runs) if chosen else row["candidate"],
             )
             for facts, row in rows
-            if chosen in ("", row["candidate"]) and _measured(facts, row["candidate"])
+            if (*row["lr_size"],) == size and chosen in ("", row["candidate"]) and _measured(facts, row["candidate"])
         ]
         points += [
             Point(peer.latency_ms[chosen], peer.psnr_y[benchmark], peer.name, "peer")
@@ -116,25 +124,33 @@ def _latency_charts(runs: Sequence[Facts], peers: Sequence[Peer], benchmark: str
         ]
         if not points:
             continue
-        height, width = rows[0][1]["lr_size"]
         charts.append(
             scatter(
                 points,
                 title=f"quality against latency{f', {chosen}' if chosen else ''}",
-                x_title=f"median ms for one frame of {height}×{width}",
+                x_title=f"median ms for one frame of {size[0]}×{size[1]}",
                 y_title="PSNR-Y in dB",
                 x_text=lambda value: f"{value:g}",
-                bound=_bound_ms(runs, chosen),
+                bound=_bound_ms(runs, chosen, size),
                 least=LEAST,
             )
         )
-    return charts
+    return charts[:MOST]
 
 
-def _bound_ms(runs: Sequence[Facts], chosen: str) -> float | None:
-    """The latency budget of the runs whose budget is meant on a candidate, "" for all; None where they have several."""
-    profiles = [facts.verify.get("profile") or {} for facts in runs]
-    bounds = {profile.get("budget_ms") for profile in profiles if chosen in ("", profile.get("candidate"))}
+def _sizes(runs: Sequence[Facts]) -> list[tuple[int, int]]:
+    """(height, width) of the LR frames that were timed."""
+    return list(dict.fromkeys((*row["lr_size"],) for facts in runs for row in facts.verify.get("latency") or []))
+
+
+def _bound_ms(runs: Sequence[Facts], chosen: str, size: tuple[int, int]) -> float | None:
+    """The latency budget of runs that were timed at a size, meant on a candidate, "" for all; None: not just one."""
+    profiles = [facts.verify.get("profile") or {} for facts in runs if size in _sizes([facts])]
+    return _only({profile.get("budget_ms") for profile in profiles if chosen in ("", profile.get("candidate"))})
+
+
+def _only(bounds: set[float | None]) -> float | None:
+    """The bound, if there is but one."""
     return bounds.pop() if len(bounds) == 1 else None
 
 
@@ -143,9 +159,10 @@ def _measured(facts: Facts, candidate: str) -> bool:
     return any(row["candidate"] == candidate for row in facts.verify["parity"])
 
 
-def _macs_at(facts: Facts, pixels: int) -> float:
+def _at(facts: Facts, of: Literal["cost", "budget"], pixels: int) -> float:
+    """MACs, scaled to a frame of other pixels."""
     height, width = facts.verify["budget"]["lr_size"]
-    return float(facts.verify["cost"]["macs"] * pixels / (height * width))
+    return float(facts.verify[of]["macs"] * pixels / (height * width))
 
 
 def _short_name(facts: Facts, runs: Sequence[Facts]) -> str:
@@ -155,6 +172,8 @@ def _short_name(facts: Facts, runs: Sequence[Facts]) -> str:
 def _caption(runs: Sequence[Facts], benchmark: str, peers: Sequence[Peer], published: bool) -> str:
     means = runs[0].verify["quality"][benchmark] if benchmark else runs[0].verify["total"]
     where = f"Mean over {benchmark or 'all photographs'}, where bicubic has {means['bicubic_psnr_y']:.2f} dB"
+    if len(_sizes(runs)) > 1:
+        where += ". The runs have frames of several LR sizes: each has charts of latency of its own, MACs are scaled"
     if peers:
         trained = f": {TRAINED}, on other images than ours" if published else ""
         return f"{where}. Grey: peers{trained}."

@@ -159,10 +159,13 @@ def _profile_hash(budget: Budget) -> dict[str, str]:
 
 
 def _shapes(architecture: Architecture, lr_size: tuple[int, int]) -> Shapes:
-    """Frames that an engine takes: best at the budget's size, from the smallest up to a tile with its margins."""
+    """Frames that an engine takes: best at the budget's size, from the smallest up to a tile with its margins.
+
+    A size that the network does not take is rounded up.
+    """
     least = architecture.unshuffle
     largest = TILE + 2 * margin_from_architecture(architecture)
-    height, width = lr_size
+    height, width = (-(-side // least) * least for side in lr_size)
     return Shapes((1, least, least), (1, height, width), (1, max(height, largest), max(width, largest)))
 
 

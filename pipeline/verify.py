@@ -187,7 +187,7 @@ def _forms(run: Path, plain: Network, stack: ExitStack) -> tuple[dict[str, Runne
         try:
             forms[name] = stack.enter_context(opened())
         except BackendMissing as error:
-            not_run[name] = error.message
+            not_run[name] = f"{error.message}: {error.hint}"
     if len({runner.metadata.architecture_id for runner in forms.values()}) > 1 or not models:
         raise StaleArtifact(f"{run}/export has no model of this network", f"run `sr-pipeline export {run}`")
     return forms, not_run

@@ -32,6 +32,18 @@ def test_zip_holds_models_what_times_them_and_how_to(tmp_path: Path) -> None:
         assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_DEFLATED}
 
 
+@pytest.mark.parametrize(
+    ("runtime", "precision", "package"),
+    [("onnxruntime", "fp32", "onnxruntime"), ("onnxruntime cuda", "fp16", "onnxruntime-gpu")],
+)
+def test_bundle_names_the_package_that_the_device_needs(
+    tmp_path: Path, runtime: str, precision: str, package: str
+) -> None:
+    write_bundle(tmp_path / "out.zip", TASK, [NETWORK], runtime, precision, 3)
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        assert f"numpy and {package}. " in archive.read("README.txt").decode()
+
+
 def test_nothing_is_left_of_a_bundle_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(BackendMissing, match="onnxruntime does not run bf16 here"):
         write_bundle(tmp_path / "out.zip", TASK, [NETWORK], "onnxruntime", "bf16", 3)

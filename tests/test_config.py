@@ -12,6 +12,7 @@ from pipeline.config import Settings, load_settings
 from pipeline.errors import ConfigError
 
 SHIPPED = Path(__file__).parents[1] / "pipeline.toml"
+LATENCY = ("budget.latency_ms=25", "budget.profile=board")
 
 
 def value_of(settings: Settings, name: str) -> Any:
@@ -169,6 +170,22 @@ def test_bounds_are_the_budget() -> None:
 
 @pytest.mark.parametrize(("macs", "bound"), [((), None), (("budget.macs=auto",), None), (("budget.macs=1G",), 10**9)])
 def test_a_latency_stands_alone_unless_macs_are_bounded_too(macs: tuple[str, ...], bound: int | None) -> None:
-    latency = ["budget.latency_ms=25", "budget.profile=board"]
-    budget = load_settings(None, [*latency, *macs]).budget.bounds
+    budget = load_settings(None, [*LATENCY, *macs]).budget.bounds
     assert budget == Budget((360, 640), macs=bound, latency_ms=25.0, profile="board")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "activation"),
+    [
+        ((), "prelu"),
+        (("budget.macs=1G",), "prelu"),
+        (("budget.macs=none", "budget.params=20K"), "prelu"),
+        (LATENCY, "relu"),
+        ((*LATENCY, "budget.macs=1G"), "relu"),
+        (("search.activation=relu",), "relu"),
+        (("search.activation=leaky_relu",), "leaky_relu"),
+        ((*LATENCY, "search.activation=prelu"), "prelu"),
+    ],
+)
+def test_activation_suits_the_bound_unless_it_is_named(overrides: tuple[str, ...], activation: str) -> None:
+    assert load_settings(None, overrides).activation == activation

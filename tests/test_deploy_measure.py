@@ -111,6 +111,13 @@ def test_runtime_that_does_not_compute_so_is_missed(folder: Path, bundle: Bundle
         measure_bundle(folder, bundle, replace(SETTING, precision="bf16"), 600)
 
 
+def test_frame_that_does_not_suit_the_models_is_named(tmp_path: Path) -> None:
+    write_workload(tmp_path, replace(TASK, lr_size=(8, 9), unshuffle=2), [], "onnxruntime", "fp32")
+    with pytest.raises(SystemExit, match="error: a frame of 8x9 does not suit the model, which takes multiples of 2"):
+        main([str(tmp_path), "-o", str(tmp_path / "result.json"), "--threads", "1"])
+    assert not (tmp_path / "result.json").exists()
+
+
 def test_command_writes_the_result(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(folder), "-o", str(tmp_path / "result.json"), "--threads", "1"])
     result = json.loads((tmp_path / "result.json").read_text())

@@ -5,6 +5,7 @@ import numpy as np
 from deploy.runners import Frame
 from pipeline.backends import open_model
 from pipeline.latencies import Progress, time_forms
+from pipeline.workload import Task, calibration_architecture, model_from_architecture
 
 
 def test_nothing_is_timed_where_nothing_runs(tmp_path: Path) -> None:
@@ -33,3 +34,11 @@ def test_what_is_no_onnx_model_is_timed_without_a_start(small_run: Path) -> None
     total = seen[-1].total
     assert seen[-1] == Progress(total, total, "latency, all forms in turns")
     assert total / 2 <= rows[0]["runs"] <= total
+
+
+def test_size_that_the_network_does_not_take_is_rounded_up(tmp_path: Path) -> None:
+    network = calibration_architecture(Task(2, "rgb", (8, 8), unshuffle=2))
+    (tmp_path / "model.onnx").write_bytes(model_from_architecture(network, "onnxruntime", "fp32"))
+    with open_model(tmp_path / "model.onnx") as runner:
+        (row,), _ = time_forms({"onnxruntime fp32": runner}, tmp_path, (11, 16))
+    assert row["lr_size"] == [12, 16]

@@ -71,6 +71,19 @@ def test_command_prints_one_object(model: Path, capsys: pytest.CaptureFixture[st
         main([str(model.with_name("none.onnx"))])
 
 
+@pytest.mark.parametrize("size", ["11x16", "12x15"])
+def test_frame_that_does_not_suit_the_unshuffle_is_named(tmp_path: Path, size: str) -> None:
+    path = tmp_path / "model.onnx"
+    task = Task(2, "rgb", SIZE, unshuffle=2)
+    path.write_bytes(model_from_architecture(calibration_architecture(task), "onnxruntime", "fp32"))
+    with pytest.raises(SystemExit) as ended:
+        main([str(path), f"--lr-size={size}", "--runs=1"])
+    assert ended.value.code == f"error: a frame of {size} does not suit the model, which takes multiples of 2"
+    height, width = map(int, size.split("x"))
+    with pytest.raises(DeployError, match=f"^a frame of {size} does not suit"):
+        measure_model_apart(path, "onnxruntime", "fp32", (height, width))
+
+
 @pytest.mark.parametrize(
     ("option", "kind", "value"),
     [

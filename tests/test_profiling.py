@@ -13,8 +13,11 @@ import pytest
 from deploy.openers import PRECISIONS, RUNTIMES
 from pipeline import measure
 from pipeline.cli import commands, main
+from pipeline.config import load_settings
 from pipeline.errors import BackendMissing, ConfigError, StaleArtifact
 from pipeline.profile import profile_from_toml
+from pipeline.profiling import task_from_settings
+from pipeline.workload import Task
 
 NETWORKS = 14  # more than a group
 TINY = ["--set", "budget.lr_size=[12, 16]"]
@@ -191,6 +194,17 @@ def test_bundle_that_leaves_its_folder_is_refused(here: Path, bundle: Path, caps
     assert "error: the bundle names '../evil.py', which leaves its folder" in capsys.readouterr().err
     assert not (here / "profiles").exists()
     assert not (here.parent / "evil.py").exists()
+
+
+@pytest.mark.parametrize(
+    ("activation", "measured"), [("auto", "relu"), ("relu", "relu"), ("leaky_relu", "leaky_relu"), ("prelu", "prelu")]
+)
+@pytest.mark.parametrize("budget", [[], ["budget.latency_ms=9", "budget.profile=desk"]])
+def test_profile_is_of_the_activation_that_a_budget_of_time_searches_with(
+    budget: list[str], activation: str, measured: str
+) -> None:
+    settings = load_settings(None, [f"search.activation={activation}", *budget])
+    assert task_from_settings(settings, (12, 16)) == Task(2, "rgb", (12, 16), measured)  # type: ignore[arg-type]
 
 
 def test_command_takes_what_deploy_runs() -> None:

@@ -126,7 +126,9 @@ def test_several_runs_are_compared_first(measured_run: Path) -> None:
     assert page.index("2 runs") < page.index("<article")
     table = [row for row in twin.splitlines() if row.startswith("| ")]
     head, first, second = table[:3]
-    assert head.startswith("| run | verdict | MACs | share of budget | params | held-out dB | gain | fastest ms |")
+    columns = "run | verdict | LR size | MACs | share of budget | params | held-out dB | gain | fastest ms"
+    assert head.startswith(f"| {columns} |")
+    assert " | 10×10 | " in first
     assert "12.00 (onnxruntime fp32)" in first
     assert second.endswith("| – | – | not measured |")
 

@@ -65,6 +65,37 @@ def test_several_runs_are_told_apart(facts: Facts) -> None:
     assert [labels(svg, "ours") for svg in (fastest, slowest, macs)] == [["small", "other"]] * 3
 
 
+def x_title(svg: str) -> str:
+    texts: list[str] = re.findall(r">([^<]+)<", svg)
+    return next(text for text in texts if " LR " in text or " frame " in text)
+
+
+def test_frames_of_several_sizes_are_not_drawn_together(facts: Facts) -> None:
+    rows = [row | {"lr_size": [20, 10]} for row in facts.verify["latency"]]
+    budget = facts.verify["budget"] | {"lr_size": [20, 10], "macs": 2 * facts.verify["budget"]["macs"]}
+    cost = facts.verify["cost"] | {"macs": 2 * facts.verify["cost"]["macs"]}
+    taller = replace(facts, run="runs/tall", verify=facts.verify | {"latency": rows, "budget": budget, "cost": cost})
+    peer = Peer("rival", {"held-out": 30.0}, macs=10**6, latency_ms={"onnxruntime fp32": 9.0})
+    for peers in (None, [peer]):
+        found = pictures(facts, taller, peers=peers)
+        *latency, macs = found.svgs
+        assert [(labels(svg, "ours"), x_title(svg)[-6:]) for svg in latency] == [
+            (["small"], " 10×10"),
+            (["tall"], " 20×10"),
+        ] * 2
+        assert not any(labels(svg, "peer") for svg in latency)
+        assert (labels(macs, "ours"), x_title(macs)) == (["small", "tall"], "MACs at LR 10×10")
+        assert labels(macs, "bound") == ["budget"]  # the same for each pixel
+        assert "frames of several LR sizes" in found.caption
+    assert "several LR sizes" not in pictures(facts, replace(facts, run="runs/other")).caption
+
+
+def test_budgets_that_differ_are_no_line(facts: Facts) -> None:
+    budget = facts.verify["budget"] | {"macs": 10**6}
+    other = replace(facts, run="runs/other", verify=facts.verify | {"budget": budget})
+    assert labels(pictures(facts, other).svgs[-1], "bound") == []
+
+
 @pytest.mark.parametrize(
     ("first", "second", "mean_over"),
     [

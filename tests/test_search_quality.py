@@ -1,6 +1,8 @@
 """The scoreboard of searches: its rows, what it makes of results, and a quick run of it."""
 
 import json
+import resource
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -111,11 +113,16 @@ def test_a_bar_with_a_missing_seed_is_no_verdict() -> None:
 
 def test_with_hindsight_the_best_shape_and_the_best_pilot_count() -> None:
     known = board(0.0) | {f"macs-8K/pilot/16x4/{name}": result(30 + at) for at, name in enumerate(RECIPES)}
-    assert hand_bar(8_000, known) == ("8x13", 32.0)
-    assert best_shape(8_000, known) == GRID[8_000][0]
+    assert hand_bar(8_000, known) == ((8, 13), 32.0)
+    assert best_shape(8_000, known) == (8, 13)
     assert best_recipe(8_000, (16, 4), known) == [*RECIPES][-1]
     with pytest.raises(NotRun):
         best_recipe(8_000, (8, 13), known)
+    del known["macs-8K/hand/16x4/seed2"]
+    assert hand_bar(8_000, known) == ((8, 13), 32.0)
+    with pytest.raises(NotRun, match=r"^it needs macs-8K/hand/16x4/seed2$"):
+        best_shape(8_000, known)
+    assert hand_bar(8_000, {}) is None
 
 
 def test_tables_say_what_has_not_run() -> None:
@@ -129,6 +136,18 @@ def test_tables_say_what_has_not_run() -> None:
         "macs-16K pilot 28, macs-16K plain 3, macs-16K random 3, macs-16K halving 3, macs-16K-long long hand 1" in text
     )
     assert "version of the search, to be run `--again`: macs-8K/ours/seed0, macs-8K/ours/seed1" in text
+
+
+def test_tables_say_on_what_rows_were_trained() -> None:
+    device = {"cpu": "A processor", "features": "AVX-512"}
+    told: dict[str, Any] = {"device": device, "torch": "2.9", "precision": "fp32", "date": "2026-11-24T10:00"}
+    told["trained_on"] = ["a", "b"]
+    known = board(0.06, **told, threads=2)
+    known["macs-8K/ours/seed0"]["threads"] = 1
+    text = markdown(rows(), known, {})
+    trained = "(AVX-512), PyTorch 2.9 in fp32, trained on a and b"
+    assert f"\n\nA processor, 1 thread {trained}: 1 rows, 2026-11-24 to 2026-11-24.\n" in text
+    assert f"\n\nA processor, 2 threads {trained}: 11 rows, " in text
 
 
 def latencies() -> dict[str, dict[str, Any]]:
@@ -159,6 +178,8 @@ def test_the_picture_shows_all_that_has_run() -> None:
     hand = sum(len(shapes) for shapes in GRID.values())
     assert [chart.count("ours") for chart in circles] == [len(GRID), 0, 1]
     assert [chart.count("peer") for chart in circles] == [hand + 1, 1, 2]
+    labels = [[text.text for text in chart.findall(".//{*}text")] for chart in svg.findall("{*}svg")]
+    assert [chart.count("10x17") for chart in labels] == [1, 0, 1]  # the best of 16K
     assert fromstring(picture_of_board({})).findall(".//{*}circle") == []
 
 
@@ -305,6 +326,27 @@ def test_a_damaged_line_of_results_is_named(tmp_path: Path) -> None:
         path.write_text(path.read_text().splitlines()[0] + f"\n{line}\n")
         with pytest.raises(SystemExit, match=f"line 2: {reason}.*; remove the line"):
             read_results(path)
+
+
+def test_lines_that_are_added_at_once_are_all_kept(tmp_path: Path) -> None:
+    path, names = tmp_path / "new" / "rows.jsonl", [str(at) for at in range(400)]
+    with ThreadPoolExecutor(8) as pool:
+        for name in names:
+            pool.submit(append, path, {**LINE, "name": name})
+    assert sorted(row["name"] for row in read_results(path)) == sorted(names)
+
+
+def test_line_that_does_not_fit_is_not_begun(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    append(path, LINE)
+    before, (soft, hard) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            append(path, LINE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
 
 
 def test_rows_can_be_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,6 +68,18 @@ def test_engines_take_every_frame_of_an_image(small_run: Path, tmp_path: Path) -
     assert facts.shapes.hold((1, TILE + 2 * margin, TILE + 2 * margin))
 
 
+def test_odd_size_goes_through_all_stages_on_blocks_of_pixels(small_run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    run = tmp_path / "run"
+    odd = ["search.unshuffle=2", "budget.lr_size=[11, 10]", "search.steps=2"]
+    settings = load_settings(small_run / "small.toml", odd)
+    search_run(run, settings)
+    export_run(run, {"fp32"}, ["tensorrt-rtx"])
+    assert read_engine(run / "export" / "model.fp32.tensorrt-rtx.engine")[1].shapes.optimum == (1, 12, 10)
+    verify_run(run, settings)
+    assert {(*row["lr_size"],) for row in report_of(run, "verify")["latency"]} == {(12, 10)}
+
+
 @pytest.mark.parametrize(
     ("folders", "names"),
     [

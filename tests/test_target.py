@@ -210,7 +210,7 @@ def test_a_budget_below_the_floor_of_the_device_is_infeasible(
 ) -> None:
     save()
     assert command("search", 3) == 3
-    assert "ms on here.toml" in capsys.readouterr().err
+    assert "ms by the model of profile here.toml" in capsys.readouterr().err
     assert not Path("run").exists()
 
 

@@ -151,7 +151,8 @@ def test_runtime_that_is_missing_is_listed_and_not_replaced(run: Path, monkeypat
     assert report["passed"]
     assert "openvino" not in {form.split()[0] for form in report["quality"]["odd"]["images"][0]["forms"]}
     reasons = {row["candidate"]: row["reason"] for row in report["not_run"]}
-    assert reasons["openvino fp32"] == reasons["openvino bf16"] == "openvino is not installed"
+    absent = "openvino is not installed: pip install 'sr-pipeline[openvino]'"
+    assert reasons["openvino fp32"] == reasons["openvino bf16"] == absent
 
     def current() -> bool:
         return is_current(run / "verify", **verify_work(run, FREE, LENIENT, inputs={"photographs": "ab"}, timed=False))

@@ -1,14 +1,15 @@
 """The file of finished rows: which of them count for the board as it is asked for, and how one is added."""
 
 import ast
+import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.manifest import atomic_path
 from tests.bench.board import SEARCHES, Row
 
 SCHEMA = 1
@@ -20,8 +21,12 @@ Line = Mapping[str, Any]
 
 def read_results(path: Path) -> list[dict[str, Any]]:
     """All lines. Ends with what to do where one is none of a board, or of another version of it."""
-    found = []
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    found: list[dict[str, Any]] = []
+    if not path.is_file():
+        return found
+    with path.open(encoding="utf-8") as stream:
+        fcntl.flock(stream, fcntl.LOCK_SH)  # no line is half written
+        lines = stream.read().splitlines()
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
@@ -49,11 +54,18 @@ def known_from_results(rows: Iterable[Row], lines: Sequence[Line], settings: Lin
 
 
 def append(path: Path, line: Line) -> None:
-    """Adds a line, all of it or nothing."""
+    """Adds a line, all of it or nothing, while other processes add theirs."""
+    text = (json.dumps(line, allow_nan=False) + "\n").encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    before = path.read_text(encoding="utf-8") if path.is_file() else ""
-    with atomic_path(path) as temporary:
-        temporary.write_text(before + json.dumps(line, allow_nan=False) + "\n", encoding="utf-8")
+    with path.open("ab", buffering=0) as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)  # until it is closed
+        before = os.fstat(stream.fileno()).st_size
+        try:
+            while text:
+                text = text[stream.write(text) :]
+        except OSError:
+            stream.truncate(before)
+            raise
 
 
 @cache

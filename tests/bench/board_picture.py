@@ -51,7 +51,7 @@ def _over_macs(known: Results) -> str:
         bar = hand_bar(macs, known)
         for width, depth in shapes:
             shape = f"{width}x{depth}"
-            label = shape if bar and bar[0] == shape else ""  # labels of all would cover one another
+            label = shape if bar and bar[0] == (width, depth) else ""  # labels of all would cover one another
             points += _point(f"{section}/hand/{shape}", label, "macs", known, "peer")
         points += _point(f"{section}/ours", "ours", "macs", known, "ours")
     for peer in PEERS:
@@ -70,7 +70,7 @@ def _over_latency(candidate: str, known: Results) -> str:
             points += _point(f"latency/{peer}/ours {runtime}", "ours", "latency_ms", known, "ours", candidate)
     for macs in GRID:
         bar = hand_bar(macs, known)
-        label, values = (bar[0], [bar[1]]) if bar else ("", [])
+        label, values = (f"{bar[0][0]}x{bar[0][1]}", [bar[1]]) if bar else ("", [])
         points += _at(f"latency/hand {macs // 1000}K/time", candidate, label, values, known)
     if not points:
         return ""

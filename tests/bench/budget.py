@@ -61,7 +61,7 @@ def main() -> None:
         figures = (f"{row.budget_ms:.1f}", predicted, str(row.finalists), measured)
         table.add_row(row.profile, *figures, f"{row.share:.1%}" if row.share else "", "yes" if row.met else "NO")
     Console().print(table)
-    used = median(row.share for row in rows if row.share)
+    used = median([row.share for row in rows if row.share] or [0.0])
     passed = all(row.met for row in rows) and used >= ENOUGH
     print(
         json.dumps(

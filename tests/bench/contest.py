@@ -4,7 +4,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,8 @@ import torch
 
 from pipeline.budget import Budget
 from pipeline.space import EdgeSpace
-from tests.bench.board import GRID, LR_SIZE, PEER_RATES, PIXELS, PLAIN, RECIPES, SEEDS, Row, hand_designed
+from tests.bench.board import GRID, LR_SIZE, PEER_RATES, PIXELS, PLAIN, RECIPES, Row, hand_designed
+from tests.bench.board_tables import hand_bar, hand_missing
 from tests.bench.figures import Data, NotRun, Results, of_edge, of_training
 from tests.bench.peer_export import cost_from_peer
 from tests.bench.peer_latency import latencies_of_network, latencies_of_peer
@@ -64,11 +64,10 @@ def best_recipe(macs: int, shape: tuple[int, int], known: Results) -> str:
 
 def best_shape(macs: int, known: Results) -> tuple[int, int]:
     """The hand-designed shape that is best on the test sets, with hindsight. Raises NotRun without the whole grid."""
-    means = {}
-    for width, depth in GRID[macs]:
-        names = [f"macs-{macs // 1000}K/hand/{width}x{depth}/seed{seed}" for seed in SEEDS]
-        means[width, depth] = fmean(row["psnr_y"]["mean"] for row in _all(names, known))
-    return max(means, key=means.__getitem__)
+    bar, missing = hand_bar(macs, known), hand_missing(macs, known)
+    if bar is None or missing:
+        raise NotRun(f"it needs {', '.join(missing)}")
+    return bar[0]
 
 
 def _best(prefix: str, options: Sequence[str], known: Results) -> str:

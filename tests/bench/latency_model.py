@@ -38,7 +38,7 @@ from pipeline.latency import (
     parts_from_architecture,
     prices_from_networks,
 )
-from pipeline.measure import measure_device
+from pipeline.measure import is_this_device, measure_device
 from pipeline.profile import DeviceProfile, profile_from_toml, profile_path
 from pipeline.workload import Task, model_from_architecture
 
@@ -71,7 +71,10 @@ def main() -> None:
 def _profile(name: str, lr_size: tuple[int, int], threads: int) -> DeviceProfile:
     runtime, _, precision = name.rpartition(" ")
     if runtime not in RUNTIMES:
-        return profile_from_toml(profile_path(name))
+        profile = profile_from_toml(profile_path(name))
+        if differences := is_this_device(profile):
+            raise SystemExit(f"{name} is not of this device: {'; '.join(differences)}")
+        return profile
     console.print(f"measuring {name}, about {MINUTES:g} minutes")
     return measure_device(name, Task(2, "rgb", lr_size), runtime, precision, threads, 60 * MINUTES)
 
