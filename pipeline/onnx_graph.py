@@ -46,7 +46,7 @@ def onnx_from_network(network: Network, precision: Precision, properties: Mappin
     graph = _Graph(precision, architecture.channels)
     modules = dict(network.named_modules())
     names: dict[fx.Node, str] = {}
-    for node in _Tracer().trace(network).nodes:
+    for node in fx.symbolic_trace(network).graph.nodes:
         inputs = [names[argument] for argument in node.all_input_nodes]
         match node.op:
             case "placeholder":
@@ -58,13 +58,6 @@ def onnx_from_network(network: Network, precision: Precision, properties: Mappin
             case "output":
                 graph.finish(inputs[0])
     return _checked(graph, architecture, properties)
-
-
-class _Tracer(fx.Tracer):
-    """Sees the PReLU of `pipeline.blocks` as one operation, as it does every module of PyTorch."""
-
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, nn.PReLU) or super().is_leaf_module(module, name)
 
 
 def _repeated_by_convolution(network: Network) -> Network:
