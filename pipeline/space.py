@@ -186,7 +186,7 @@ class EdgeSpace:
         """The smallest architecture that every one of the space is a slice of; far above the budget itself."""
         shape = (max(width for width, _ in self.shapes), self.max_cells)
         ops = (EDGE_OPS[-1], EDGE_OPS[-1])
-        return self._architecture(shape, KERNELS[-1], KERNELS[-1], SKIPS[-1], [(ops, EXPANSIONS[-1], False)])
+        return self._architecture(shape, KERNELS[-1], KERNELS[-1], SKIPS[-1], [(ops, EXPANSIONS[-1], True)])
 
     def architecture(self, genes: Sequence[int]) -> Architecture:
         picked = [variable.options[gene] for variable, gene in zip(self.variables, genes, strict=True)]

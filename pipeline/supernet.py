@@ -60,7 +60,6 @@ class EdgeSupernet(nn.Module):
         super().__init__()
         self.space, self.relaxation, self.seed = space, relaxation, seed
         self.shared = network_from_architecture(space.envelope())
-        self.average = copy.deepcopy(self.shared).requires_grad_(False)
         sizes = [len(variable.options) for variable in space.variables]
         self._starts = np.cumsum([0, *sizes])
         self._shape_features = _shape_features(space)
@@ -71,6 +70,20 @@ class EdgeSupernet(nn.Module):
         self.register_buffer("noise", torch.zeros(2, dtype=torch.float64))  # sum of squares, count
         self._skeletons: dict[Architecture, Network] = {}
         self.set_radius(0.0)
+        self._begin_as(network_from_architecture(self.delivered()))
+        self.average = copy.deepcopy(self.shared).requires_grad_(False)
+
+    @torch.no_grad()
+    def _begin_as(self, network: Network) -> None:
+        """Gives the slice of a network the weights that it would begin with alone.
+
+        How branches start decides more than the shape does, and a slice of a wider network with larger kernels would
+        start as hardly more than its identities.
+        """
+        own = dict(network.named_parameters())
+        for name, weights in _slices(self.shared, network).items():
+            if name in own:
+                weights.copy_(own[name])
 
     # -- the relaxation --
 
