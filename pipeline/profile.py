@@ -168,16 +168,14 @@ def check_task(
     color: str,
     activation: str = "relu",
     unshuffle: int = 1,
-    candidate: str | None = None,
 ) -> None:
-    """candidate: the runtime and precision asked for, or None for any. Raises ConfigError that names what differs."""
+    """Raises ConfigError that names what the profile has other than asked for."""
     asked = {
         "LR size": (f"{profile.lr_size[0]}x{profile.lr_size[1]}", f"{lr_size[0]}x{lr_size[1]}"),
         "scale": (profile.scale, scale),
         "colour": (profile.color, color),
         "activation": (profile.activation, activation),
         "unshuffle": (profile.unshuffle, unshuffle),
-        "runtime and precision": (profile.candidate, candidate or profile.candidate),
     }
     differ = [f"its {name} is {has}, asked for is {wanted}" for name, (has, wanted) in asked.items() if has != wanted]
     if differ:

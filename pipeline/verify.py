@@ -182,7 +182,9 @@ def _forms(run: Path, plain: Network, stack: ExitStack) -> tuple[dict[str, Runne
     if OPENVINO_INT8 in outputs:
         openers["openvino int8"] = partial(open_model, folder / OPENVINO_INT8, backend="openvino f32")
     elif "int8" in models:
-        not_run["openvino int8"] = f"the export has no {OPENVINO_INT8}, which nncf makes: it was not installed"
+        not_run["openvino int8"] = (
+            f"the export has no {OPENVINO_INT8}, which nncf makes: pip install 'sr-pipeline[openvino]' and export again"
+        )
     for name, opened in openers.items():
         try:
             forms[name] = stack.enter_context(opened())

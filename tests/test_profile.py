@@ -185,10 +185,6 @@ ASKED = {"lr_size": (360, 640), "scale": 2, "color": "rgb"}
         ({"color": "y"}, "its colour is rgb, asked for is y"),
         ({"activation": "prelu"}, "its activation is relu"),
         ({"unshuffle": 2}, "its unshuffle is 1"),
-        (
-            {"candidate": "onnxruntime fp32"},
-            "its runtime and precision is openvino bf16, asked for is onnxruntime fp32",
-        ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -200,7 +196,6 @@ def test_profile_of_something_else_is_refused(asked: dict[str, object], message:
 
 
 def test_profile_of_the_task_is_taken() -> None:
-    check_task(PROFILE, **ASKED, candidate="openvino bf16")  # type: ignore[arg-type]
     check_task(PROFILE, **ASKED)  # type: ignore[arg-type]
 
 
