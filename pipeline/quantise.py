@@ -21,6 +21,7 @@ from pipeline.errors import BackendMissing, DataError
 
 IMAGES = 32  # that ranges are measured on, at most
 SIDE = 256  # of a calibration frame in LR pixels, at most
+PERCENTILE = 99.999  # of the values of a feature that its range holds, in onnxruntime's quantiser
 
 Quantiser = Literal["onnxruntime", "nncf"]
 
@@ -36,8 +37,8 @@ def int8_from_onnx(model: onnx.ModelProto, frames: Sequence[Frame]) -> onnx.Mode
     Its kernels take over a convolution or an addition only where what it reads, what it gives and its bias are rounded;
     anything less is computed in float32 between roundings, at half the speed. What `float_nodes` names stays in float.
 
-    frames: LR (batch, channels, height, width) in [0, 1]; the largest values of a feature on them are its range.
-    Raises DataError without frames.
+    frames: LR (batch, channels, height, width) in [0, 1]; the range of a feature holds `PERCENTILE` of its values on
+    them. With all of them networks of 12 channels lose up to twice as much, with 99.99 drawings and text do. Raises DataError without frames.
     """
     from onnxruntime.quantization import QuantType
 
@@ -73,6 +74,8 @@ def _rounded(
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     _check_frames(frames)
+    height, width = (min(frame.shape[axis] for frame in frames) for axis in (2, 3))  # histograms need one size
+    frames = [np.ascontiguousarray(frame[:, :, :height, :width]) for frame in frames]
     with tempfile.TemporaryDirectory() as folder, _quiet():
         float_path, int8_path = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, float_path)
@@ -86,8 +89,8 @@ def _rounded(
             per_channel=True,
             activation_type=features,
             weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"WeightSymmetric": True, **options},
+            calibrate_method=CalibrationMethod.Percentile,
+            extra_options={"WeightSymmetric": True, "CalibPercentile": PERCENTILE, **options},
         )
         return onnx.load(int8_path)
 
