@@ -38,7 +38,8 @@ def int8_from_onnx(model: onnx.ModelProto, frames: Sequence[Frame]) -> onnx.Mode
     anything less is computed in float32 between roundings, at half the speed. What `float_nodes` names stays in float.
 
     frames: LR (batch, channels, height, width) in [0, 1]; the range of a feature holds `PERCENTILE` of its values on
-    them. With all of them networks of 12 channels lose up to twice as much, with 99.99 drawings and text do. Raises DataError without frames.
+    them. With all of them networks of 12 channels lose up to twice as much, with 99.99 drawings and text do.
+    Raises DataError without frames.
     """
     from onnxruntime.quantization import QuantType
 
