@@ -146,9 +146,9 @@ def test_nncf_is_quiet_and_handlers_of_others_are_as_they_were(random_network: C
 @pytest.mark.parametrize(
     ("fields", "names"),
     [
-        ({"skip": "conv3"}, ["stem", "skip", "add_1", "sr"]),
-        ({"skip": "nearest"}, ["stem", "skip", "add_1", "sr"]),
-        ({"skip": "none"}, ["stem", "sr"]),
+        ({"skip": "conv3"}, ["stem", "tail", "skip", "add_1", "sr"]),
+        ({"skip": "nearest"}, ["stem", "tail", "skip", "add_1", "sr"]),
+        ({"skip": "none"}, ["stem", "tail", "sr"]),
         ({"activation": "prelu"}, ["stem", "add", "tail", "skip", "add_1", "sr"]),
     ],
 )
