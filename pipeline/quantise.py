@@ -120,7 +120,7 @@ def openvino_int8_from_onnx(model: onnx.ModelProto, frames: Sequence[Frame]) -> 
             model,
             nncf.Dataset(frames, lambda frame: {lr: frame}),
             subset_size=len(frames),
-            ignored_scope=nncf.IgnoredScope(names=float_nodes(model)),
+            ignored_scope=nncf.IgnoredScope(names=float_nodes(model, corrected=True)),
             advanced_parameters=advanced.AdvancedQuantizationParameters(
                 # All 8 bits in the weights of the first layer too. Before VNNI (2019) a CPU could overflow with them.
                 overflow_fix=advanced.OverflowFix.DISABLE,
@@ -130,18 +130,20 @@ def openvino_int8_from_onnx(model: onnx.ModelProto, frames: Sequence[Frame]) -> 
     return _described_as(quantised, model)
 
 
-def float_nodes(model: onnx.ModelProto) -> list[str]:
+def float_nodes(model: onnx.ModelProto, *, corrected: bool = False) -> list[str]:
     """Names of the nodes that stay in float: those through which the image itself goes, and those that lose most.
 
     The image: what reads the frame, as it is or moved about, since the 127 steps above zero are fewer than the 255 of
     an image; and all that comes after the last convolutions, the addition of the image to what the network makes of it.
-    The last convolutions: an eighth to a half of the loss is theirs. After PReLU features have a sign, and half the
-    steps for each: additions in INT8 would lose as much again.
+    The last convolutions lose an eighth to a half of all that is lost, but less than that where the quantiser corrects
+    biases and features have no sign. After PReLU they have one, and half the steps for each: additions stay in float.
     """
     kept = _image_path(model)
-    last = {name for node in model.graph.node if node.name in kept for name in node.input}
-    kept |= {node.name for node in model.graph.node if last & {*node.output}}
-    if any(node.op_type == "PRelu" for node in model.graph.node):
+    signed = any(node.op_type == "PRelu" for node in model.graph.node)
+    if signed or not corrected:
+        last = {name for node in model.graph.node if node.name in kept for name in node.input}
+        kept |= {node.name for node in model.graph.node if last & {*node.output}}
+    if signed:
         kept |= {node.name for node in model.graph.node if node.op_type == "Add"}
     return [node.name for node in model.graph.node if node.name in kept]
 
