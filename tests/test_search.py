@@ -152,7 +152,7 @@ def test_a_patch_that_cannot_be_unshuffled_is_refused(tmp_path: Path, pairs: lis
 
 def test_a_search_that_diverges_says_so(tmp_path: Path, pairs: list[Pair]) -> None:
     with pytest.raises(ConfigError, match="training diverged") as error:
-        search(tmp_path, replace(RECIPE, rate=1e12), BUDGET, pairs, inputs={})
+        search(tmp_path, replace(RECIPE, rate=1e30), BUDGET, pairs, inputs={})
     assert "train.rate" in error.value.hint
     assert not (tmp_path / "search" / "weights.safetensors").exists()
 
