@@ -77,7 +77,7 @@ def _rounded(
     _check_frames(frames)
     height, width = (min(frame.shape[axis] for frame in frames) for axis in (2, 3))  # histograms need one size
     frames = [np.ascontiguousarray(frame[:, :, :height, :width]) for frame in frames]
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, _quiet(), redirect_stdout(io.StringIO()):  # it prints its progress
         float_path, int8_path = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, float_path)
         quantize_static(
