@@ -75,6 +75,12 @@ class SearchSettings:
     unshuffle: Unshuffle = setting(1, choice(Unshuffle))
     variant: Variant = setting("b", choice(Variant))
 
+    def activation_where(self, *, timed: bool) -> Activation:
+        """ "auto" is PReLU, whose slopes are no MACs, and ReLU where milliseconds count: PReLU is slow in runtimes."""
+        if self.activation != "auto":
+            return self.activation
+        return "relu" if timed else "prelu"
+
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
@@ -127,10 +133,8 @@ class Settings:
 
     @property
     def activation(self) -> Activation:
-        """ "auto" is PReLU, whose slopes are no MACs, and ReLU where milliseconds count: PReLU is slow in runtimes."""
-        if self.search.activation != "auto":
-            return self.search.activation
-        return "prelu" if self.budget.latency_ms is None else "relu"
+        """Of the networks that the budget asks for."""
+        return self.search.activation_where(timed=self.budget.latency_ms is not None)
 
 
 def load_settings(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Settings:

@@ -30,8 +30,7 @@ def task_from_settings(settings: Settings, lr_size: tuple[int, int] | None) -> T
         raise ConfigError(
             f"LR size {size[0]}x{size[1]} is no multiple of unshuffle {unshuffle}", "name another with --lr-size"
         )
-    activation = "relu" if search.activation == "auto" else search.activation  # a profile is for budgets of latency
-    return Task(task.scale, task.color, size, activation, unshuffle)
+    return Task(task.scale, task.color, size, search.activation_where(timed=True), unshuffle)
 
 
 def profile_here(

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.architecture import Color
 from pipeline.budget import Budget, Device
-from pipeline.config import TrainSettings
+from pipeline.config import SearchSettings, TrainSettings
 from pipeline.manifest import hash_file
 from pipeline.network import load_network
 from pipeline.search import search
@@ -45,7 +45,8 @@ def ours_at_peer(
         )
     told = {"profile": times["profiles"][candidate], "candidate": candidate, "peer_ms": latency_ms[candidate]}
     budget = Budget(LR_SIZE, latency_ms=told["peer_ms"], profile=str(files[told["profile"]]))
-    target = target_of_budget(budget, 2, color, "relu", 1, lambda _: None)
+    activation = SearchSettings().activation_where(timed=True)
+    target = target_of_budget(budget, 2, color, activation, 1, lambda _: None)
     assert target is not None
     return {**told, **_searched(row, color, budget, target.device, data, run, look)}
 
@@ -62,7 +63,7 @@ def recipe_of(row: Row, color: Color, data: Data) -> Recipe:
         patch=data.patch,
         rate=TrainSettings().rate,
         seed=row.seed,
-        activation="relu" if row.runtime else "prelu",  # what "auto" is with and without a bound on latency
+        activation=SearchSettings().activation_where(timed=bool(row.runtime)),
         precision=data.source.precision,
     )
 
