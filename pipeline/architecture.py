@@ -12,7 +12,7 @@ SCHEMA = 1
 Color = Literal["rgb", "y"]
 Space = Literal["edge", "trilevel"]
 Up = Literal["up"]
-Activation = Literal["relu", "leaky_relu", "prelu"]
+Activation = Literal["relu", "leaky_relu", "prelu", "acon"]
 Variant = Literal["a", "b"]  # of the trilevel space: upsampling in the path, or in the tail
 
 EDGE_OPS = ("conv1", "conv3", "conv5")
@@ -51,6 +51,8 @@ class Architecture:
     width: channels of the trunk.
     path: cells and "up" steps, first to last. Only `trilevel` has ups.
     stem, tail: kernel sizes of the first and the last convolution.
+    tail_width: channels that the tail makes before a 1x1 convolution spreads them over the colours of all subpixels;
+        0 where the tail makes those itself. Details are mostly of luma: a channel for each subpixel holds them.
     activation: follows every convolution of the trunk; `trilevel` cells always use ReLU.
     skip: how the LR image joins the output: not at all, repeated into its subpixels, or by a linear
         convolution of kernel 1, 3 or 5.
@@ -65,6 +67,7 @@ class Architecture:
     path: tuple[Cell | Up, ...]
     stem: int = 3
     tail: int = 3
+    tail_width: int = 0
     activation: str = "relu"
     skip: str = "nearest"
     unshuffle: int = 1
@@ -81,6 +84,10 @@ class Architecture:
             (self.width >= 1, f"width is positive, not {self.width}"),
             (not unknown, f"{self.space} has no operation named {', '.join(sorted(unknown))}"),
             ({self.stem, self.tail} <= {1, 3, 5}, f"kernels are 1, 3 or 5, not {self.stem} and {self.tail}"),
+            (
+                self.tail_width == 0 or (self.space == "edge" and self.tail_width > 0),
+                f"tail_width is at least 0, and 0 in the trilevel space, not {self.tail_width}",
+            ),
             (self.activation in ACTIVATIONS, f"activation is one of {', '.join(ACTIVATIONS)}, not {self.activation!r}"),
             (self.skip in SKIPS, f"skip is one of {', '.join(SKIPS)}, not {self.skip!r}"),
             (self.unshuffle in (1, 2), f"unshuffle is 1 or 2, not {self.unshuffle}"),
@@ -115,7 +122,10 @@ class Architecture:
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"schema": SCHEMA, **asdict(self)}
+        fields = {"schema": SCHEMA, **asdict(self)}
+        if not self.tail_width:  # it came later: ids without one stay what they were
+            del fields["tail_width"]
+        return fields
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces."""
@@ -170,9 +180,10 @@ def summary(architecture: Architecture) -> str:
         else:
             runs.append((part, 1))
     path = " ".join(part if count == 1 else f"{part} x{count}" for part, count in runs)
+    between = f"-{architecture.tail_width}-1" if architecture.tail_width else ""
     extras = f", unshuffle {architecture.unshuffle}" if architecture.unshuffle > 1 else ""
     return (
         f"{architecture.space} x{architecture.scale} {architecture.color}: {architecture.width} ch, "
-        f"stem {architecture.stem}, {path or 'no cells'}, tail {architecture.tail}, "
+        f"stem {architecture.stem}, {path or 'no cells'}, tail {architecture.tail}{between}, "
         f"{architecture.activation}, skip {architecture.skip}{extras}"
     )

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 START = (1.0, 0.5, 0.2)
 RESIDUAL_START = (0.0, 0.3, 0.1)
 ZERO_START = (0.0, 0.0, 0.0)
+SLOPE = 0.1  # that PReLU and ACON begin with
+SHARPNESS = 4.0  # of ACON's bend; 1 is that of a SiLU
 
 
 class CollapsibleConv(nn.Module):
@@ -111,16 +113,40 @@ def trilevel_op(op: str, inputs: int, outputs: int) -> nn.Module:
 
 
 class PReLU(nn.PReLU):
-    """A slope for each channel, for (batch, channels, h, w). Trains four times as fast as PyTorch's on a CPU.
-
-    There a 1x1 convolution scales the negative part: PyTorch's own kernel goes channel by channel.
-    """
+    """A slope for each channel, for (batch, channels, h, w). Trains four times as fast as PyTorch's on a CPU."""
 
     def forward(self, features: Tensor) -> Tensor:
         if not self.training:
             return super().forward(features)
         positive = F.relu(features)
-        return positive + F.conv2d(features - positive, torch.diag(self.weight)[:, :, None, None])
+        return positive + _by_channel(features - positive, self.weight)
+
+    def folded(self) -> nn.PReLU:
+        """The same in PyTorch's class: ours is faster in training alone."""
+        plain = nn.PReLU(self.num_parameters, device="meta")
+        plain.weight = nn.Parameter(self.weight.detach().clone())
+        return plain
+
+
+class ACON(nn.Module):
+    """x * (a + (1 - a) * sigmoid(4 x)) with a slope `a` learnt for each channel: a PReLU whose bend is round.
+
+    For (batch, channels, h, w). ACON-C of Ma et al. (Activate or Not, arXiv 2009.04759) with a fixed sharpness.
+    """
+
+    def __init__(self, channels: int, slope: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels,), slope))
+
+    def forward(self, features: Tensor) -> Tensor:
+        positive = F.silu(SHARPNESS * features) / SHARPNESS
+        rest = features - positive
+        return positive + (_by_channel(rest, self.weight) if self.training else rest * self.weight[:, None, None])
+
+
+def _by_channel(features: Tensor, factors: Tensor) -> Tensor:
+    """The product, by a 1x1 convolution: on a CPU its gradient by the factors is the fastest."""
+    return F.conv2d(features, torch.diag(factors)[:, :, None, None])
 
 
 def activation(name: str, channels: int) -> nn.Module:
@@ -129,5 +155,7 @@ def activation(name: str, channels: int) -> nn.Module:
             return nn.ReLU()
         case "leaky_relu":
             return nn.LeakyReLU(0.1)
+        case "prelu":
+            return PReLU(channels, SLOPE)
         case _:
-            return PReLU(channels, 0.1)
+            return ACON(channels, SLOPE)

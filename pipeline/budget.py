@@ -113,7 +113,7 @@ def parts_from_architecture(architecture: Architecture, lr_size: tuple[int, int]
     pixels = -(-height // step) * -(-width // step)
     trunk, image = architecture.width, architecture.channels
     edge = architecture.space == "edge"
-    slopes = architecture.activation == "prelu" and edge
+    slopes = architecture.activation in ("prelu", "acon") and edge
 
     def conv(place: str, op: str, inputs: int, outputs: int, *, bias: bool = True, active: bool = False) -> Part:
         weights = int(op[-1]) ** 2 * inputs * outputs
@@ -138,7 +138,9 @@ def parts_from_architecture(architecture: Architecture, lr_size: tuple[int, int]
                 weights = _trilevel_weights(op, inputs, outputs)
                 yield Part(f"cell {cells}", op, inputs, outputs, weights * pixels, weights)
     outputs = image * architecture.shuffle**2
-    yield conv("tail", f"conv{architecture.tail}", trunk, outputs)
+    yield conv("tail", f"conv{architecture.tail}", trunk, architecture.tail_width or outputs)
+    if architecture.tail_width:
+        yield conv("tail", "conv1", architecture.tail_width, outputs, bias=False)
     if architecture.skip.startswith("conv"):
         yield conv("skip", architecture.skip, image * step * step, outputs, bias=False)
 

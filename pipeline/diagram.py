@@ -72,7 +72,7 @@ def _rows(architecture: Architecture, lr_size: tuple[int, int]) -> list[Row]:
         inner = parts[position : position + len(step.ops)]
         rows += _cell_rows(step, inner, active if architecture.space == "edge" else "")
         position += len(inner)
-    rows.append(Row(_named(parts[-1], ""), "stem", parts[-1]))
+    rows += [Row(_named(part, ""), "stem", part) for part in parts[position:]]
     if architecture.skip != "none":
         name = f"skip: {_named(skip, '')}" if skip else "skip: each pixel repeated"
         rows.append(Row(f"+ {name}", "skip", skip))

@@ -17,10 +17,8 @@ def plain_from_network(network: Network) -> Network:
     plain = copy.deepcopy(network)
     for module in list(plain.modules()):
         for name, child in module.named_children():
-            if isinstance(child, CollapsibleConv):
+            if isinstance(child, CollapsibleConv | PReLU):
                 setattr(module, name, child.folded())
-            elif isinstance(child, PReLU):
-                setattr(module, name, _pytorchs(child))
     step = plain.architecture.unshuffle
     if step > 1 and plain.form == "training":
         for conv in (plain.stem, plain.skip):
@@ -29,13 +27,6 @@ def plain_from_network(network: Network) -> Network:
     plain.form = "plain"
     plain.requires_grad_(False)
     return plain.eval()
-
-
-def _pytorchs(activation: PReLU) -> nn.PReLU:
-    """The same in PyTorch's class: ours is faster in training alone."""
-    plain = nn.PReLU(activation.num_parameters, device="meta")
-    plain.weight = nn.Parameter(activation.weight.detach().clone())
-    return plain
 
 
 def stride_over_blocks(conv: nn.Conv2d, step: int) -> None:

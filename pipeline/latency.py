@@ -82,6 +82,8 @@ class LatencyModel:
             differ.append(f"LR size {self.lr_size[0]}x{self.lr_size[1]}, not {lr_size[0]}x{lr_size[1]}")
         if architecture.space != "edge":
             differ.append(f"the edge space, not {architecture.space}")
+        if architecture.tail_width:
+            differ.append(f"tails of one convolution, not of {architecture.tail_width} channels and a second one")
         if differ:
             raise self._unpriced("; ".join(differ))
         widths = {architecture.width, *(width for cell in architecture.cells for width in cell.widths)}

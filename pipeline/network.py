@@ -107,10 +107,16 @@ class Network(nn.Module):
             else:
                 self.path.append(TrilevelCell(step, width))
         self.tail = (
-            CollapsibleConv(width, outputs, architecture.tail, start=ZERO_START)
+            CollapsibleConv(width, architecture.tail_width or outputs, architecture.tail, start=ZERO_START)
             if edge
             else nn.Conv2d(width, outputs, architecture.tail, padding=architecture.tail // 2)
         )
+        self.spread: nn.Conv2d | None = None
+        if architecture.tail_width:
+            self.spread = nn.Conv2d(architecture.tail_width, outputs, 1, bias=False)
+            with torch.no_grad():
+                subpixels = torch.eye(architecture.shuffle**2, architecture.tail_width)
+                self.spread.weight.copy_(subpixels.repeat(image, 1)[:, :, None, None])
         self.skip: nn.Conv2d | None = None
         if architecture.skip.startswith("conv"):
             size = int(architecture.skip[-1])
@@ -128,6 +134,8 @@ class Network(nn.Module):
         for step in self.path:
             features = step(features)
         out: Tensor = self.tail(features)
+        if self.spread is not None:
+            out = self.spread(out)
         if self.skip is not None:
             out = out + self.skip(image)
         if architecture.shuffle > 1:

@@ -136,16 +136,25 @@ def float_nodes(model: onnx.ModelProto, *, corrected: bool = False) -> list[str]
     The image: what reads the frame, as it is or moved about, since the 127 steps above zero are fewer than the 255 of
     an image; and all that comes after the last convolutions, the addition of the image to what the network makes of it.
     The last convolutions lose an eighth to a half of all that is lost, but less than that where the quantiser corrects
-    biases and features have no sign. After PReLU they have one, and half the steps for each: additions stay in float.
+    biases and features have no sign. After PReLU they have one, and half the steps for each: additions stay in float,
+    and so do the operations of an ACON.
+    A narrow tail hands on the result itself, so both of its convolutions do.
     """
     kept = _image_path(model)
-    signed = any(node.op_type == "PRelu" for node in model.graph.node)
-    if signed or not corrected:
-        last = {name for node in model.graph.node if node.name in kept for name in node.input}
-        kept |= {node.name for node in model.graph.node if last & {*node.output}}
+    signed = any(node.op_type in ("PRelu", "Sigmoid") for node in model.graph.node)
+    last = _convs_before(model, kept)
+    narrow = _convs_before(model, last)
+    if signed or narrow or not corrected:
+        kept |= last | narrow
     if signed:
-        kept |= {node.name for node in model.graph.node if node.op_type == "Add"}
+        kept |= {node.name for node in model.graph.node if node.op_type in ("Add", "Mul", "Sigmoid")}
     return [node.name for node in model.graph.node if node.name in kept]
+
+
+def _convs_before(model: onnx.ModelProto, names: set[str]) -> set[str]:
+    """Convolutions that one of the nodes reads as they are."""
+    read = {name for node in model.graph.node if node.name in names for name in node.input}
+    return {node.name for node in model.graph.node if node.op_type == "Conv" and node.output[0] in read}
 
 
 def _image_path(model: onnx.ModelProto) -> set[str]:

@@ -15,6 +15,7 @@ from pipeline.budget import Budget, Cost, Device, cost_from_architecture, ensure
 
 Floats = NDArray[np.float64]
 Shape = tuple[int, int]  # trunk width, number of cells
+Tail = tuple[int, int]  # kernel, and `Architecture.tail_width`
 
 WIDTHS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 64)
 CELLS = tuple(range(2, 11))
@@ -23,7 +24,7 @@ SKIPS = ("nearest", "conv3")
 KERNELS = (1, 3, 5)
 CHANNELS_PER_CONV = 12 / 10  # the best of the shapes tried at 16K MACs per LR pixel, x2: 12 channels, 10 convs in cells
 FIXED, PER_CELL = 4, 4  # variables of the whole network, the shape among them, and of each cell
-PLAIN = (0.5, 1.5)  # share of the budget that the plain 3x3 network of a shape may take
+PLAIN_SHARE = (0.5, 1.5)  # share of the budget that the plain 3x3 network of a shape may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class EdgeSpace:
     def __post_init__(self) -> None:
         ensure_feasible(self.budget, self.cheapest(), self.cost(self.cheapest()))
         affordable = [s for s in product(WIDTHS, CELLS) if self._share(self._extreme(s, dearest=False)) <= 1.0]
-        plain = [shape for shape in affordable if PLAIN[0] <= self._share(self._plain(shape)) <= PLAIN[1]]
+        plain = [shape for shape in affordable if PLAIN_SHARE[0] <= self._share(self._plain(shape)) <= PLAIN_SHARE[1]]
         affordable = plain or affordable
         reach = {shape: min(1.0, self._share(self._extreme(shape, dearest=True))) for shape in affordable}
         goal = min(self.window, max(reach.values()))
@@ -101,7 +102,7 @@ class EdgeSpace:
         end = -1 if dearest else 0
         ops, kernel = (EDGE_OPS[end], EDGE_OPS[end]), KERNELS[1:][end]
         found = [
-            self._architecture(shape, kernel, kernel, skip, [(ops, expansion, False)])
+            self._architecture(shape, kernel, self.tails[end], skip, [(ops, expansion, False)])
             for expansion in (EXPANSIONS[::-1] if dearest else EXPANSIONS)
             for skip in (SKIPS[::-1] if dearest else SKIPS)
         ]
@@ -109,13 +110,13 @@ class EdgeSpace:
 
     def _plain(self, shape: Shape) -> Architecture:
         """The residual network of 3x3 convolutions of one width that an engineer would scale by hand."""
-        return self._architecture(shape, 3, 3, "conv3", [(("conv3", "conv3"), 1.0, True)])
+        return self._architecture(shape, 3, self.tails[0], "conv3", [(("conv3", "conv3"), 1.0, True)])
 
     def _architecture(
         self,
         shape: Shape,
         stem: int,
-        tail: int,
+        tail: Tail,
         skip: str,
         cells: Sequence[tuple[tuple[str, ...], float, bool]],
     ) -> Architecture:
@@ -131,7 +132,8 @@ class EdgeSpace:
             width,
             path,
             stem=stem,
-            tail=tail,
+            tail=tail[0],
+            tail_width=tail[1],
             activation=self.activation,
             skip=skip,
             unshuffle=self.unshuffle,
@@ -139,11 +141,19 @@ class EdgeSpace:
         )
 
     @cached_property
+    def tails(self) -> tuple[Tail, ...]:
+        """In order of rising cost. The narrow one saves multiply-adds where there are colours, but no time."""
+        subpixels = (self.scale * self.unshuffle) ** 2
+        saves = subpixels < 6 * WIDTHS[0]  # 9 * width * subpixels + 3 * subpixels**2 against 27 * width * subpixels
+        narrow = saves and self.color == "rgb" and self.budget.latency_ms is None
+        return (*([(KERNELS[1], subpixels)] if narrow else []), *((kernel, 0) for kernel in KERNELS[1:]))
+
+    @cached_property
     def variables(self) -> tuple[Variable, ...]:
         found = [
             Variable("shape", self.shapes),
             Variable("stem", KERNELS[1:], 0),
-            Variable("tail", KERNELS[1:], 0),
+            Variable("tail", self.tails, 0),
             Variable("skip", SKIPS, 1),
         ]
         for cell in range(self.max_cells):
@@ -186,11 +196,12 @@ class EdgeSpace:
         """The smallest architecture that every one of the space is a slice of; far above the budget itself."""
         shape = (max(width for width, _ in self.shapes), self.max_cells)
         ops = (EDGE_OPS[-1], EDGE_OPS[-1])
-        return self._architecture(shape, KERNELS[-1], KERNELS[-1], SKIPS[-1], [(ops, EXPANSIONS[-1], True)])
+        tail = KERNELS[-1], 3 * self.tails[0][1]
+        return self._architecture(shape, KERNELS[-1], tail, SKIPS[-1], [(ops, EXPANSIONS[-1], True)])
 
     def architecture(self, genes: Sequence[int]) -> Architecture:
         picked = [variable.options[gene] for variable, gene in zip(self.variables, genes, strict=True)]
-        shape, stem, tail, skip = cast(tuple[Shape, int, int, str], tuple(picked[:FIXED]))
+        shape, stem, tail, skip = cast(tuple[Shape, int, Tail, str], tuple(picked[:FIXED]))
         cells = [
             ((str(picked[at]), str(picked[at + 1])), cast(float, picked[at + 2]), bool(picked[at + 3]))
             for at in range(FIXED, FIXED + PER_CELL * shape[1], PER_CELL)
@@ -217,7 +228,7 @@ class EdgeSpace:
     def _frame_cost(self, width: int, stem: int, tail: int, skip: int) -> Cost:
         key = (width, stem, tail, skip)
         if key not in self._costs:
-            frame = self._architecture((width, 0), KERNELS[1:][stem], KERNELS[1:][tail], SKIPS[skip], [])
+            frame = self._architecture((width, 0), KERNELS[1:][stem], self.tails[tail], SKIPS[skip], [])
             self._costs[key] = self.cost(frame)
         return self._costs[key]
 
@@ -225,7 +236,7 @@ class EdgeSpace:
         key = (width, first, second, expansion, residual)
         if key not in self._costs:
             cell = ((EDGE_OPS[first], EDGE_OPS[second]), EXPANSIONS[expansion], bool(residual))
-            whole = self.cost(self._architecture((width, 1), 3, 3, "nearest", [cell]))
+            whole = self.cost(self._architecture((width, 1), 3, self.tails[0], "nearest", [cell]))
             frame = self._frame_cost(width, 0, 0, 0)
             latency = None
             if whole.latency_ms is not None and frame.latency_ms is not None:

@@ -39,7 +39,8 @@ class TorchRunner:
                 if name != "skip":
                     module.to(computed)
             self._network.stem.register_forward_pre_hook(lambda _, frames: (frames[0].to(computed),))
-            self._network.tail.register_forward_hook(lambda *found: found[2].float())
+            last = self._network.spread or self._network.tail
+            last.register_forward_hook(lambda *found: found[2].float())
 
     def infer(self, frame: Frame) -> Frame:
         """SR (batch, channels, scale*height, scale*width), unclamped, from LR (batch, channels, height, width)."""

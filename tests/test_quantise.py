@@ -2,6 +2,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -149,16 +150,17 @@ def test_nncf_is_quiet_and_handlers_of_others_are_as_they_were(random_network: C
         ({"skip": "conv3"}, ["stem", "tail", "skip", "add_1", "sr"]),
         ({"skip": "nearest"}, ["stem", "tail", "skip", "add_1", "sr"]),
         ({"skip": "none"}, ["stem", "tail", "sr"]),
+        ({"tail_width": 4}, ["stem", "tail", "spread", "skip", "add_1", "sr"]),
         ({"activation": "prelu"}, ["stem", "add", "tail", "skip", "add_1", "sr"]),
     ],
 )
 def test_the_image_goes_through_float_and_what_prelu_needs(
-    random_network: Callable[..., Network], fields: dict[str, str], names: list[str]
+    random_network: Callable[..., Network], fields: dict[str, Any], names: list[str]
 ) -> None:
-    architecture = Architecture("edge", 2, "rgb", 8, (Cell(("conv3",), ()),), **fields)  # type: ignore[arg-type]
+    architecture = Architecture("edge", 2, "rgb", 8, (Cell(("conv3",), ()),), **fields)
     model = exported(random_network, architecture)
     assert float_nodes(model) == names
-    needed = architecture.activation == "prelu"
+    needed = architecture.activation == "prelu" or architecture.tail_width > 0
     assert [name for name in names if needed or name != "tail"] == float_nodes(model, corrected=True)
 
 

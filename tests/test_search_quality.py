@@ -13,10 +13,21 @@ import pytest
 from deploy.timing import Timing
 from pipeline.profile import DeviceProfile, profile_path
 from tests.bench import peer_latency, search_quality
-from tests.bench.board import GRID, LEAST_SHARE, RECIPES, SEEDS, Row, hand_designed, macs_per_pixel, rows
+from tests.bench.board import (
+    BEATEN,
+    GRID,
+    LEAST_SHARE,
+    RECIPES,
+    SEEDS,
+    SUITED,
+    Row,
+    hand_designed,
+    macs_per_pixel,
+    rows,
+)
 from tests.bench.board_file import append, known_from_results, older, read_results, search_version
 from tests.bench.board_picture import picture_of_board
-from tests.bench.board_tables import GAIN, hand_bar, markdown, targets
+from tests.bench.board_tables import GAIN, beaten, hand_bar, hand_missing, markdown, targets
 from tests.bench.contest import best_recipe, best_shape
 from tests.bench.figures import NotRun, settings_of_board
 from tests.bench.peer_latency import latencies_of_peer
@@ -24,7 +35,7 @@ from tests.bench.search_quality import TRAINED
 from tests.bench.search_rows import ours_at_peer
 
 QUICK_NAMES = {
-    *(f"macs-8K/pilot/16x4/{recipe}" for recipe in RECIPES),
+    *(f"macs-8K/pilot/16x4/{recipe}" for recipe in SUITED),
     "macs-8K/hand/16x4/seed0",
     "macs-8K/ours/seed0",
 }
@@ -123,6 +134,19 @@ def test_with_hindsight_the_best_shape_and_the_best_pilot_count() -> None:
     with pytest.raises(NotRun, match=r"^it needs macs-8K/hand/16x4/seed2$"):
         best_shape(8_000, known)
     assert hand_bar(8_000, {}) is None
+
+
+def test_a_shape_far_behind_needs_no_further_seeds() -> None:
+    known = board(0.0)
+    for seed in (1, 2):
+        del known[f"macs-8K/hand/16x4/seed{seed}"]
+    known["macs-8K/hand/16x4/seed0"] = result(32.0 - BEATEN - 0.001)
+    assert beaten("macs-8K/hand/16x4/seed1", known)
+    assert not beaten("macs-8K/hand/16x4/seed0", known)
+    assert not beaten("macs-16K/hand/16x8/seed1", known)
+    assert best_shape(8_000, known) == (8, 13)
+    known["macs-8K/hand/16x4/seed0"] = result(32.0 - BEATEN + 0.001)
+    assert hand_missing(8_000, known) == ["macs-8K/hand/16x4/seed1", "macs-8K/hand/16x4/seed2"]
 
 
 def test_tables_say_what_has_not_run() -> None:
@@ -247,7 +271,9 @@ def test_a_row_without_what_it_builds_on_is_not_run(tmp_path: Path, capsys: pyte
     search_quality.main(["--quick", "--work", str(tmp_path), "--only", *names])
     found = json.loads(capsys.readouterr().out.splitlines()[-1])["not_run"]
     assert set(found) == {*names}
-    assert found["macs-8K/hand/8x13/seed0"].startswith("it needs macs-8K/pilot/8x13/identity, macs-8K/pilot/8x13/half")
+    assert found["macs-8K/hand/8x13/seed0"].startswith(
+        "it needs macs-8K/pilot/8x13/identity, macs-8K/pilot/8x13/residual"
+    )
     assert found["macs-8K/plain/seed0"].startswith("it needs macs-8K/hand/8x13/seed0")
     assert found["cost/8K/seed0"] == "it needs macs-8K/ours/seed0"
     assert found["latency/FSRCNN/ours best/seed0"] == "it needs latency/FSRCNN/time"
@@ -258,7 +284,7 @@ def test_an_interrupted_board_keeps_what_is_done(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run_row(row: Row, *_: object) -> dict[str, Any]:
-        if row.recipe == "random":
+        if row.kind == "ours":
             raise KeyboardInterrupt
         return result(30.0)
 
@@ -266,7 +292,7 @@ def test_an_interrupted_board_keeps_what_is_done(
     with pytest.raises(SystemExit) as error:
         search_quality.main(["--quick", "--work", str(tmp_path)])
     assert error.value.code == 130
-    done = ["macs-8K/pilot/16x4/identity", "macs-8K/pilot/16x4/half"]
+    done = ["macs-8K/pilot/16x4/identity", "macs-8K/pilot/16x4/residual"]
     assert [*json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]] == done
     assert len((tmp_path / "quick" / "rows.jsonl").read_text().splitlines()) == len(done)
 

@@ -74,10 +74,22 @@ def test_slenderness_doubles_with_the_depth() -> None:
 def test_plainness_is_that_of_the_network_drawn_by_hand() -> None:
     space = EdgeSpace(2, "rgb", BUDGETS[1])
     plain = dict(zip(space.shapes, space.plainness(), strict=True))
-    by_hand = Architecture("edge", 2, "rgb", 12, (Cell(("conv3", "conv3"), (12,)),) * 5, skip="conv3")
+    cells = (Cell(("conv3", "conv3"), (12,)),) * 5
+    by_hand = Architecture("edge", 2, "rgb", 12, cells, tail_width=4, skip="conv3")
     share = BUDGETS[1].share(cost_from_architecture(by_hand, BUDGETS[1].lr_size))
     assert plain[(12, 5)] == pytest.approx(np.log2(share))
     assert plain[(12, 4)] < plain[(12, 5)] < plain[(12, 8)]
+
+
+def test_a_narrow_tail_is_an_option_where_it_saves() -> None:
+    assert EdgeSpace(3, "rgb", BUDGETS[1]).tails == ((3, 9), (3, 0), (5, 0))
+    timed = Budget((360, 640), macs=10**10, latency_ms=10.0, profile="device")
+    without = (
+        EdgeSpace(2, "y", BUDGETS[1]),
+        EdgeSpace(2, "rgb", timed, device=Device(lambda _: 1.0)),
+        EdgeSpace(4, "rgb", BUDGETS[1], unshuffle=2),
+    )
+    assert {space.tails for space in without} == {((3, 0), (5, 0))}
 
 
 def test_capacity_tells_what_a_budget_of_time_buys() -> None:

@@ -80,14 +80,14 @@ def test_softmax_does_not_become_one_network() -> None:
 def test_evidence_moves_the_distribution_to_the_better_option() -> None:
     supernet = _supernet()
     space, rng = supernet.space, np.random.default_rng(0)
-    skip = next(at for at, variable in enumerate(space.variables) if variable.name == "skip")
+    residual = next(at for at, variable in enumerate(space.variables) if variable.name == "residual")
     for _ in range(300):
         first, second = supernet.sample(rng), supernet.sample(rng)
-        # "nearest", index 0, is against the head start; it is made to be 2 % better here.
-        supernet._note(first, second, 0.02 * (first[skip] - second[skip]) + 0.01 * rng.standard_normal())
+        # A cell without, index 0, is against the head start; it is made to be 2 % better here.
+        supernet._note(first, second, 0.02 * (first[residual] - second[residual]) + 0.01 * rng.standard_normal())
     supernet.set_radius(0.3)
-    assert supernet.weights[skip][0] > 0.9
-    assert supernet.delivered().skip == "nearest"
+    assert supernet.weights[residual][0] > 0.9
+    assert not supernet.delivered().cells[0].residual
 
 
 def test_sorted_ranks_deeper_shapes_of_a_width_lower_than_sparsestmax_does() -> None:

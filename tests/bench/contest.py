@@ -11,7 +11,7 @@ import torch
 
 from pipeline.budget import Budget
 from pipeline.space import EdgeSpace
-from tests.bench.board import GRID, LR_SIZE, PEER_RATES, PIXELS, PLAIN, RECIPES, Row, hand_designed
+from tests.bench.board import GRID, LR_SIZE, PEER_RATES, PIXELS, PLAIN, RECIPES, Row, hand_designed, recipes_at
 from tests.bench.board_tables import hand_bar, hand_missing
 from tests.bench.figures import Data, NotRun, Results, of_edge, of_training
 from tests.bench.peer_export import cost_from_peer
@@ -59,7 +59,7 @@ def run_row(row: Row, data: Data, known: Results, place: Place, look: Look) -> d
 
 def best_recipe(macs: int, shape: tuple[int, int], known: Results) -> str:
     """The recipe whose pilot is best on the images held out of training. Raises NotRun without all pilots."""
-    return _best(f"macs-{macs // 1000}K/pilot/{shape[0]}x{shape[1]}/", [*RECIPES], known)
+    return _best(f"macs-{macs // 1000}K/pilot/{shape[0]}x{shape[1]}/", recipes_at(macs), known)
 
 
 def best_shape(macs: int, known: Results) -> tuple[int, int]:
