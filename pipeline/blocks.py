@@ -113,13 +113,16 @@ def trilevel_op(op: str, inputs: int, outputs: int) -> nn.Module:
 
 
 class PReLU(nn.PReLU):
-    """A slope for each channel, for (batch, channels, h, w). Trains four times as fast as PyTorch's on a CPU."""
+    """A slope for each channel, for (batch, channels, h, w). Trains four times as fast as PyTorch's on a CPU.
+
+    There a 1x1 convolution scales the negative part: PyTorch's own kernel goes channel by channel.
+    """
 
     def forward(self, features: Tensor) -> Tensor:
         if not self.training:
             return super().forward(features)
         positive = F.relu(features)
-        return positive + _by_channel(features - positive, self.weight)
+        return positive + F.conv2d(features - positive, torch.diag(self.weight)[:, :, None, None])
 
     def folded(self) -> nn.PReLU:
         """The same in PyTorch's class: ours is faster in training alone."""
@@ -129,24 +132,19 @@ class PReLU(nn.PReLU):
 
 
 class ACON(nn.Module):
-    """x * (a + (1 - a) * sigmoid(4 x)) with a slope `a` learnt for each channel: a PReLU whose bend is round.
+    """x * (a + (1 - a) * sigmoid(4 x)) with a slope `a` that is learnt: a leaky ReLU whose bend is round.
 
-    For (batch, channels, h, w). ACON-C of Ma et al. (Activate or Not, arXiv 2009.04759) with a fixed sharpness.
+    ACON-C of Ma et al. (Activate or Not, arXiv 2009.04759) with a fixed sharpness, and one slope for all channels:
+    runtimes take twice as long for a slope of each.
     """
 
-    def __init__(self, channels: int, slope: float) -> None:
+    def __init__(self, slope: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.full((channels,), slope))
+        self.weight = nn.Parameter(torch.tensor(slope))
 
     def forward(self, features: Tensor) -> Tensor:
         positive = F.silu(SHARPNESS * features) / SHARPNESS
-        rest = features - positive
-        return positive + (_by_channel(rest, self.weight) if self.training else rest * self.weight[:, None, None])
-
-
-def _by_channel(features: Tensor, factors: Tensor) -> Tensor:
-    """The product, by a 1x1 convolution: on a CPU its gradient by the factors is the fastest."""
-    return F.conv2d(features, torch.diag(factors)[:, :, None, None])
+        return positive + self.weight * (features - positive)
 
 
 def activation(name: str, channels: int) -> nn.Module:
@@ -158,4 +156,4 @@ def activation(name: str, channels: int) -> nn.Module:
         case "prelu":
             return PReLU(channels, SLOPE)
         case _:
-            return ACON(channels, SLOPE)
+            return ACON(SLOPE)

@@ -113,11 +113,12 @@ def parts_from_architecture(architecture: Architecture, lr_size: tuple[int, int]
     pixels = -(-height // step) * -(-width // step)
     trunk, image = architecture.width, architecture.channels
     edge = architecture.space == "edge"
-    slopes = architecture.activation in ("prelu", "acon") and edge
+    activation = architecture.activation if edge else ""
 
     def conv(place: str, op: str, inputs: int, outputs: int, *, bias: bool = True, active: bool = False) -> Part:
         weights = int(op[-1]) ** 2 * inputs * outputs
-        extra = outputs * (bias + (active and slopes))
+        slopes = {"prelu": outputs, "acon": 1}.get(activation, 0) if active else 0
+        extra = outputs * bias + slopes
         return Part(place, op, inputs, outputs, weights * pixels, weights + extra)
 
     # Space-to-depth before a kernel k is a kernel k * step with stride `step`: the same multiply-adds.

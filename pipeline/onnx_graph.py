@@ -150,7 +150,7 @@ class _Graph:
 
     def acon(self, name: str, module: ACON, value: str) -> str:
         precision = self.precisions[value]
-        slope = self.array(module.weight, precision)[:, None, None]
+        slope = self.array(module.weight, precision)
         sharpness = self.weight(f"{name}_sharpness", np.array(SHARPNESS, TYPES[precision][1]))
         gate = self.add(
             "Sigmoid", f"{name}_gate", [self.add("Mul", f"{name}_sharp", [value, sharpness], precision)], precision
