@@ -116,7 +116,7 @@ class Network(nn.Module):
             self.spread = nn.Conv2d(architecture.tail_width, outputs, 1, bias=False)
             with torch.no_grad():
                 subpixels = torch.eye(architecture.shuffle**2, architecture.tail_width)
-                self.spread.weight.copy_(subpixels.repeat(image, 1)[:, :, None, None])
+                nn.init.normal_(self.spread.weight, std=0.1).add_(subpixels.repeat(image, 1)[:, :, None, None])
         self.skip: nn.Conv2d | None = None
         if architecture.skip.startswith("conv"):
             size = int(architecture.skip[-1])

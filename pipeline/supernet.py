@@ -50,7 +50,7 @@ class EdgeSupernet(nn.Module):
     `CAPACITY` for those in which a budget of time buys more.
     """
 
-    choosing = 0.15
+    choosing = 0.1
 
     gram: Tensor
     moment: Tensor

@@ -62,7 +62,7 @@ def subjects(lr_size: tuple[int, int]) -> list[Subject]:
     """All of them, with random weights, which cost the time that trained ones cost."""
     found = []
     for name, architecture in architectures().items():
-        network = _random_network(architecture)
+        network = random_network(architecture)
         metadata = metadata_from_architecture(architecture, "fp32")
         macs = cost_from_architecture(architecture, lr_size).macs
         found.append(Subject(name, "rgb", macs, onnx_from_network(network, "fp32", {}), metadata))
@@ -117,7 +117,7 @@ def bytes_moved(model: onnx.ModelProto, lr_size: tuple[int, int], feature_bytes:
     return moved
 
 
-def _random_network(architecture: Architecture) -> Network:
+def random_network(architecture: Architecture) -> Network:
     network = network_from_architecture(architecture)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
