@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -138,7 +139,8 @@ def float_nodes(model: onnx.ModelProto, *, corrected: bool = False) -> list[str]
     The last convolutions lose an eighth to a half of all that is lost, but less than that where the quantiser corrects
     biases and features have no sign. After PReLU they have one, and half the steps for each: additions stay in float,
     and so do the operations of an ACON.
-    A narrow tail hands on the result itself, so both of its convolutions do.
+    A narrow tail hands on the result itself: both of its convolutions stay, and after signed features the one before,
+    which loses half of all that is lost then.
     """
     kept = _image_path(model)
     signed = any(node.op_type in ("PRelu", "Sigmoid") for node in model.graph.node)
@@ -147,6 +149,8 @@ def float_nodes(model: onnx.ModelProto, *, corrected: bool = False) -> list[str]
     if signed or narrow or not corrected:
         kept |= last | narrow
     if signed:
+        convs = [node.name for node in model.graph.node if node.op_type == "Conv"]
+        kept |= {before for before, conv in pairwise(convs) if conv in narrow}
         kept |= {node.name for node in model.graph.node if node.op_type in ("Add", "Mul", "Sigmoid")}
     return [node.name for node in model.graph.node if node.name in kept]
 

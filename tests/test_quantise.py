@@ -151,6 +151,10 @@ def test_nncf_is_quiet_and_handlers_of_others_are_as_they_were(random_network: C
         ({"skip": "nearest"}, ["stem", "tail", "skip", "add_1", "sr"]),
         ({"skip": "none"}, ["stem", "tail", "sr"]),
         ({"tail_width": 4}, ["stem", "tail", "spread", "skip", "add_1", "sr"]),
+        (
+            {"tail_width": 4, "activation": "prelu"},
+            ["stem", "path_0_convs_0", "add", "tail", "spread", "skip", "add_1", "sr"],
+        ),
         ({"activation": "prelu"}, ["stem", "add", "tail", "skip", "add_1", "sr"]),
     ],
 )
