@@ -34,7 +34,8 @@ def onnx_from_network(network: Network, precision: Precision, properties: Mappin
 
     The graph is written from torch.fx's trace of the network, so its bytes depend on nothing but the arguments. It has
     one node per operation, but for two that runtimes are slow at: the LR image is repeated by a convolution that is
-    added before the shuffle, and a shuffle by 2 is a transposed convolution with ones. Both are exact.
+    added before the shuffle, and a shuffle by 2 is a transposed convolution with ones. Both are exact. An ACON, which
+    ONNX does not have, is five nodes.
     With fp16, convolutions and what stands between them work in half precision; the skip, through which the image
     itself goes, stays in float32 and is added in float32.
 

@@ -16,11 +16,8 @@ from rich.table import Table
 from deploy.device import device_facts
 from deploy.timing import time_interleaved
 from pipeline.architecture import ACTIVATIONS, Architecture, Cell
-from pipeline.budget import cost_from_architecture
-from pipeline.model_facts import metadata_from_architecture
-from pipeline.onnx_graph import onnx_from_network
 from tests.bench.inference import opened
-from tests.bench.subjects import Subject, random_network
+from tests.bench.subjects import random_network, subject_from_network
 
 CELL = Cell(("conv3", "conv3"), (12,))
 NETWORK = Architecture("edge", 2, "rgb", 12, (CELL,) * 5, skip="conv3", tail_width=4)  # 16K MACs per LR pixel
@@ -32,9 +29,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="of one operator (%(default)s)")
     parser.add_argument("--rounds", type=int, default=30, help="turns of every network (%(default)s)")
     given = parser.parse_args()
-    lr_size = tuple(given.lr_size)
+    height, width = given.lr_size
+    lr_size = height, width
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        every = [subject(activation, lr_size) for activation in ACTIVATIONS]
+        networks = {name: random_network(replace(NETWORK, activation=name)) for name in ACTIVATIONS}
+        every = [subject_from_network(name, network, lr_size) for name, network in networks.items()]
         work, missing = opened(every, lr_size, given.threads, Path(folder), stack)
         timings = time_interleaved({json.dumps(key): run for key, run in work.items()}, given.rounds)
     ms: dict[str, dict[str, float]] = {}
@@ -47,13 +46,6 @@ def main() -> None:
     Console(stderr=True).print(table)
     told = {"lr_size": lr_size, "threads": given.threads, "rounds": given.rounds, "not_run": missing}
     print(json.dumps({**told, "device": device_facts("onnxruntime"), "ms": ms, "ratios": ratios, "passed": bool(ms)}))
-
-
-def subject(activation: str, lr_size: tuple[int, ...]) -> Subject:
-    architecture = replace(NETWORK, activation=activation)
-    model = onnx_from_network(random_network(architecture), "fp32", {})
-    macs = cost_from_architecture(architecture, (lr_size[0], lr_size[1])).macs
-    return Subject(activation, "rgb", macs, model, metadata_from_architecture(architecture, "fp32"))
 
 
 if __name__ == "__main__":

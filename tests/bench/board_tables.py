@@ -31,8 +31,12 @@ def hand_bar(macs: int, known: Results) -> tuple[tuple[int, int], float] | None:
 def hand_missing(macs: int, known: Results) -> list[str]:
     """Names of the rows of hand-designed networks that have not run, without which the bar may still rise."""
     names = [f"macs-{macs // 1000}K/hand/{width}x{depth}" for width, depth in GRID[macs]]
-    unknown = [row for name in names for seed in SEEDS if (row := f"{name}/seed{seed}") not in known]
-    return [row for row in unknown if not beaten(row, known)]
+    return [row for name in names for seed in SEEDS if owed((row := f"{name}/seed{seed}"), known)]
+
+
+def owed(name: str, known: Results) -> bool:
+    """Whether a row has not run and the board needs it."""
+    return name not in known and not beaten(name, known)
 
 
 def beaten(name: str, known: Results) -> bool:
@@ -127,8 +131,7 @@ def markdown(rows: Sequence[Row], known: Results, not_run: Mapping[str, str]) ->
 
 def _missing(rows: Sequence[Row], known: Results) -> str:
     """How many rows have not run, and of what kinds."""
-    waiting = [row for row in rows if row.name not in known and not beaten(row.name, known)]
-    counts = Counter(f"{row.name.partition('/')[0]} {row.kind}" for row in waiting)
+    counts = Counter(f"{row.name.partition('/')[0]} {row.kind}" for row in rows if owed(row.name, known))
     said = f"{len(known)} rows have run, {counts.total()} have not"
     return f"{said}: {', '.join(f'{name} {count}' for name, count in counts.items())}." if counts else f"{said}."
 

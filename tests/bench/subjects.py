@@ -63,11 +63,9 @@ def subjects(lr_size: tuple[int, int]) -> list[Subject]:
     found = []
     for name, architecture in architectures().items():
         network = random_network(architecture)
-        metadata = metadata_from_architecture(architecture, "fp32")
-        macs = cost_from_architecture(architecture, lr_size).macs
-        found.append(Subject(name, "rgb", macs, onnx_from_network(network, "fp32", {}), metadata))
+        found.append(subject_from_network(name, network, lr_size))
         if name == OURS:
-            found.append(Subject(PLAIN, "rgb", macs, _as_pytorch_exports(network), metadata, plain=True))
+            found.append(replace(found[-1], name=PLAIN, model=_as_pytorch_exports(network), plain=True))
     for name in PEERS:
         peer = peer_from_name(name, 2).eval()
         with tempfile.TemporaryDirectory() as folder:
@@ -77,6 +75,14 @@ def subjects(lr_size: tuple[int, int]) -> list[Subject]:
         macs = cost_from_peer(peer, lr_size).macs
         found.append(Subject(name, peer.color, macs, model, metadata_from_peer(peer)))
     return found
+
+
+def subject_from_network(name: str, network: Network, lr_size: tuple[int, int]) -> Subject:
+    """A plain network as we export it."""
+    architecture = network.architecture
+    macs = cost_from_architecture(architecture, lr_size).macs
+    metadata = metadata_from_architecture(architecture, "fp32")
+    return Subject(name, architecture.color, macs, onnx_from_network(network, "fp32", {}), metadata)
 
 
 def write(subject: Subject, runtime: str, stored: str, path: Path) -> None:
