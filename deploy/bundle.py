@@ -69,8 +69,10 @@ def bundle_from_dict(fields: dict[str, Any]) -> Bundle:
         models = tuple(Model(**model) for model in fields["models"])
         calibration = Model(**fields["calibration"])
         return Bundle(fields["runtime"], fields["precision"], (height, width), calibration, models)
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleDamaged(f"{INDEX} is damaged: {error!r}") from error
+    except KeyError as error:
+        raise BundleDamaged(f"{INDEX} is damaged: it has no {error}") from error
+    except (TypeError, ValueError) as error:
+        raise BundleDamaged(f"{INDEX} is damaged: {error}") from error
 
 
 @contextmanager

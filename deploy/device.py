@@ -34,7 +34,7 @@ def device_facts(runtime: str) -> dict[str, str]:
     Raises RuntimeMissing where the GPU is asked for and absent.
     """
     facts = {}
-    if runtime.endswith((" cuda", " tensorrt")):
+    if runtime.endswith((" cuda", "tensorrt", "tensorrt-rtx")):
         gpu = Gpu(runtime)
         facts["gpu"] = gpu.name
         gpu.close()

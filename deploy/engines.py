@@ -10,7 +10,7 @@ from typing import Any, get_args
 from deploy.cuda import Gpu
 from deploy.engine_facts import EngineFacts, Flavour, Shape, Shapes, write_at_once, write_engine
 from deploy.onnx_properties import properties_from_onnx
-from deploy.runners import DeployError, ModelUnreadable, RuntimeMissing, metadata_from_properties
+from deploy.runners import DeployError, ModelUnreadable, RuntimeMissing, in_one_line, metadata_from_properties
 
 # What an engine of TensorRT for RTX runs on, whatever GPU it was built beside, or none.
 RTX_CAPABILITY = "8.0"
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shapes = Shapes(given.minimum or given.optimum, given.optimum, given.maximum or given.optimum)
         write_engine(given.engine, *engine_from_onnx(given.model, shapes, given.flavour, given.timing_cache))
     except (DeployError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from error
+        raise SystemExit(in_one_line(error)) from error
 
 
 if __name__ == "__main__":

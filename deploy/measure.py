@@ -18,7 +18,7 @@ import numpy as np
 from deploy.bundle import Bundle, Model, open_bundle
 from deploy.device import device_facts, runtime_versions, usable_cores
 from deploy.openers import PRECISIONS, RUNTIMES, open_candidate, positive_int
-from deploy.runners import DeployError, Frame, Runner
+from deploy.runners import DeployError, Frame, Runner, in_one_line
 from deploy.timing import Timing, time_interleaved
 
 SCHEMA = 1
@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             setting = Setting(runtime, precision, bundle.lr_size, given.threads)
             write_result(given.output, measure_bundle(folder, bundle, setting, 60 * given.minutes, _tell))
     except DeployError as error:
-        raise SystemExit(f"error: {error}") from error
+        raise SystemExit(in_one_line(error)) from error
 
 
 def _tell(at: Progress) -> None:

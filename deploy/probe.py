@@ -15,7 +15,7 @@ from typing import Any
 from deploy.device import runtime_versions, usable_cores
 from deploy.measure import one_frame
 from deploy.openers import PRECISIONS, RUNTIMES, open_candidate, positive_int
-from deploy.runners import DeployError
+from deploy.runners import DeployError, in_one_line
 from deploy.timing import time_interleaved
 
 RUNS = 30
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         result = measure_model(given.model, given.runtime, given.precision, given.lr_size, given.threads, given.runs)
     except (DeployError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from error
+        raise SystemExit(in_one_line(error)) from error
     sys.stdout.write(json.dumps(result) + "\n")
 
 

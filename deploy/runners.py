@@ -44,6 +44,13 @@ class RuntimeMissing(DeployError):
         self.remedy = remedy
 
 
+def in_one_line(error: Exception) -> str:
+    """What a program of this package says of a mistake before it ends, with the remedy where there is one."""
+    if isinstance(error, RuntimeMissing):
+        return f"error: {error}; {error.remedy or f'pip install {error.runtime}'}"
+    return f"error: {error}"
+
+
 class ModelUnreadable(DeployError):
     """The file is missing, damaged, or not a model of this schema."""
 

@@ -13,7 +13,7 @@ from deploy.image_files import Image8, read_image, write_image
 from deploy.openers import ENGINE, PRECISIONS, RUNTIMES, open_in, positive_int
 from deploy.resample import resize
 from deploy.resample import upscale as bicubic
-from deploy.runners import Color, DeployError, Frame, Runner, RuntimeMissing
+from deploy.runners import Color, DeployError, Frame, Runner, in_one_line
 
 TILE = 1024
 
@@ -131,10 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with open_in(given.model, given.runtime, given.precision, given.threads) as runner:
             write_image(given.output, upscale(runner, read_image(given.image), given.tile))
-    except RuntimeMissing as error:
-        raise SystemExit(f"error: {error}; {error.remedy or f'pip install {error.runtime}'}") from error
     except DeployError as error:
-        raise SystemExit(f"error: {error}") from error
+        raise SystemExit(in_one_line(error)) from error
 
 
 if __name__ == "__main__":

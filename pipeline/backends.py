@@ -49,13 +49,10 @@ def open_model(path: Path, threads: int | None = None, backend: Backend = "onnxr
         return OPENERS[backend](path, threads=threads)
 
 
-def open_named(path: Path, runtime: str) -> Runner:
-    """A model in a runtime as `deploy.openers.open_in` names it, in the precision that the file has.
-
-    Raises as `open_model`.
-    """
+def open_named(path: Path, runtime: str, precision: str | None = None) -> Runner:
+    """A model in a runtime and a precision as `deploy.openers.open_in` names them. Raises as `open_model`."""
     with deploy_errors():
-        return open_in(path, runtime)
+        return open_in(path, runtime, precision)
 
 
 def open_engine(path: Path, onnx_sha256: str) -> Runner:

@@ -260,6 +260,15 @@ def profile(
     Times networks of the edge space, of the scale and the colour of the settings, and writes profiles/NAME.toml, which
     a latency budget names. Leave the machine alone meanwhile.
     """
+    context = click.get_current_context()
+
+    def is_given(option: str) -> bool:
+        return context.get_parameter_source(option) is ParameterSource.COMMANDLINE
+
+    if result is not None:
+        pairs = (("--minutes", "minutes"), ("--set", "overrides"), ("-c", "config"))
+        if idle := [word for word, option in pairs if is_given(option)]:
+            raise ConfigError(f"{', '.join(idle)}: not for --import, which takes what was measured", "leave it out")
     settings = _settings(config, overrides)
     from pipeline import profiling
     from pipeline.terminal import console, profile_table
@@ -280,13 +289,8 @@ def profile(
         task = profiling.task_from_settings(settings, lr_size)
         path, made = profiling.profile_here(name, task, runtime, precision, threads, minutes, force=force)
     else:
-        context = click.get_current_context()
         given = {"runtime": runtime, "precision": precision, "lr_size": lr_size, "threads": threads}
-        asked = {
-            key: value
-            for key, value in given.items()
-            if context.get_parameter_source(key) is ParameterSource.COMMANDLINE
-        }
+        asked = {key: value for key, value in given.items() if is_given(key)}
         path, made = profiling.profile_import(name, result, bundle, asked, force=force)
     console(stderr=as_json).print(profile_table(made, path))
     if as_json:
@@ -339,16 +343,21 @@ def report(runs: tuple[Path, ...], output: Path | None, peers: Path | None, as_j
     show_default=True,
     help="What runs the model, and nothing in its place; tensorrt takes an engine as MODEL.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
+    help="What it computes in; that of the file if not given, and of a run the most precise.",
+)
 @json_option
-def upscale(model: Path, source: Path, output: Path | None, runtime: str, as_json: bool) -> None:
+def upscale(model: Path, source: Path, output: Path | None, runtime: str, precision: str | None, as_json: bool) -> None:
     """Enlarge images with a run or a model.
 
     SOURCE is an image or a folder of images, MODEL a run directory, an .onnx file or an engine.
     """
     from pipeline.enlarge import enlarge, model_from_path
 
-    chosen = model_from_path(model)
-    written = enlarge(chosen, source, output, lambda target: click.echo(target, err=as_json), runtime)
+    chosen = model_from_path(model, runtime, precision)
+    written = enlarge(chosen, source, output, lambda target: click.echo(target, err=as_json), runtime, precision)
     if as_json:
         _print_json({"model": str(chosen), "written": [str(path) for path in written]})
 

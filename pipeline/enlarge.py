@@ -4,19 +4,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deploy.image_files import read_image, write_image
+from deploy.openers import ENGINE, exported_precision
 from deploy.runners import DeployError
 from deploy.upscale import upscale
-from pipeline.backends import open_named
+from pipeline.backends import candidate_model, open_named
 from pipeline.errors import ConfigError, DataError, StaleArtifact
 from pipeline.images import SUFFIXES, listed
 from pipeline.manifest import atomic_path, check_outputs
 from pipeline.runs import state_of
 
 
-def model_from_path(path: Path) -> Path:
-    """The model a user means: the file itself, or the most precise model of a run.
+def model_from_path(path: Path, runtime: str = "onnxruntime", precision: str | None = None) -> Path:
+    """The model a user means: the file itself, or that of a run which `runtime` runs in `precision`.
 
-    Raises ConfigError where there is nothing, StaleArtifact where the run has no export or was changed since.
+    precision: None for the most precise model. Raises ConfigError where there is nothing, StaleArtifact where the run
+    has no export, or none in this precision, or was changed since; BackendMissing for an unknown pair.
     """
     if path.is_file():
         return path
@@ -27,7 +29,12 @@ def model_from_path(path: Path) -> Path:
         raise StaleArtifact(f"{path} was searched again since its export", f"run `sr-pipeline export {path}`")
     if not models:
         raise StaleArtifact(f"{path}/export holds no model", f"run `sr-pipeline export {path}`")
-    return path / "export" / min(models, key=len)
+    if precision is None or runtime == ENGINE:
+        return path / "export" / min(models, key=len)
+    if (model := candidate_model(runtime, precision)) not in models:
+        hint = f"run `sr-pipeline export {path} --precision {exported_precision(runtime, precision)}`"
+        raise StaleArtifact(f"{path}/export has no {model}, which {runtime} {precision} needs", hint)
+    return path / "export" / model
 
 
 def enlarge(
@@ -36,10 +43,11 @@ def enlarge(
     target: Path | None,
     on_image: Callable[[Path], None] | None = None,
     runtime: str = "onnxruntime",
+    precision: str | None = None,
 ) -> list[Path]:
     """Enlarges the image `source`, or every image of the folder `source`, and returns what was written.
 
-    runtime: of the model, as `deploy.openers` names it.
+    runtime, precision: of the model, as `deploy.openers.open_in` takes them.
     target: a file, or a folder, which is made; None writes beside the source, as photo_x2.png or folder_x2/photo.png.
     on_image: called with what was written, after each image.
     Raises DataError that names all images that could not be read, after the others were written; ConfigError where the
@@ -53,7 +61,7 @@ def enlarge(
         raise ConfigError(f"{target} is the image to enlarge", "name another file with -o")
     broken: list[str] = []
     written: list[Path] = []
-    with open_named(model, runtime) as runner:
+    with open_named(model, runtime, precision) as runner:
         suffix = f"_x{runner.metadata.scale}"
         for image, output in zip(images, _targets(images, source, target, suffix), strict=True):
             try:

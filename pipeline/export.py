@@ -25,13 +25,18 @@ from pipeline.manifest import atomic_path, check_outputs, claim, versions, write
 from pipeline.model_facts import metadata_from_architecture
 from pipeline.network import Network, load_network, save_network
 from pipeline.onnx_graph import GRAPH, onnx_from_network
-from pipeline.quantise import int8_from_onnx, openvino_int8_from_onnx, quantisers, tensorrt_int8_from_onnx
+from pipeline.quantise import (
+    INT8_MODELS,
+    int8_from_onnx,
+    openvino_int8_from_onnx,
+    quantisers,
+    tensorrt_int8_from_onnx,
+)
 
 WEIGHTS = "weights.safetensors"
 PLAIN = "plain.safetensors"
 ORDER = get_args(Precision)  # the most precise first
 FP32: tuple[Precision, ...] = ("fp32",)
-INT8_MODELS = 2  # raised when a network is quantised in another way: exports are made anew
 
 
 def export(

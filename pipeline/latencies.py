@@ -58,7 +58,7 @@ def time_forms(
         if (runtime, precision) in CANDIDATES:
             with deploy_errors():
                 path = export / candidate_model(runtime, precision)
-                alone = measure_model_apart(path, runtime, precision, lr_size, runs=ROUNDS[0])
+                alone = measure_model_apart(path, runtime, precision, lr_size, usable_cores(), ROUNDS[0])
             started = {figure: alone[figure] for figure in STARTED}
             layers[name] = alone["layers"]
         facts = device_facts(runtime)

@@ -14,10 +14,15 @@ from pipeline.architecture import Architecture
 from pipeline.backends import deploy_errors
 from pipeline.budget import cost_from_architecture
 from pipeline.draw import draw_architectures
-from pipeline.onnx_graph import GRAPH
 from pipeline.profile import DRIFT, DeviceProfile, scaled
 from pipeline.result import profile_from_result
-from pipeline.workload import Task, calibration_architecture, model_from_architecture, write_workload
+from pipeline.workload import (
+    Task,
+    calibration_architecture,
+    exported_versions,
+    model_from_architecture,
+    write_workload,
+)
 
 SEED, NETWORKS = 0, 160
 ROUNDS, REPEATS = 15, 3
@@ -111,7 +116,8 @@ def is_this_device(profile: DeviceProfile) -> list[str]:
     package = profile.runtime.partition(" ")[0]
     pairs = {name: (profile.device.get(name), facts.get(name)) for name in HERE}
     pairs[package] = (profile.versions.get(package), versions[package])
-    pairs["graph"] = (profile.versions.get("graph"), str(GRAPH))
+    exported = exported_versions(profile.precision)
+    pairs |= {name: (profile.versions.get(name), text) for name, text in exported.items()}
     return [f"{name} is {here}, was {was}" for name, (was, here) in pairs.items() if was != here]
 
 

@@ -20,6 +20,7 @@ from pipeline.architecture import Color
 from pipeline.data import Pair
 from pipeline.errors import BackendMissing, DataError
 
+INT8_MODELS = 3  # raised when a network is quantised in another way: exports are made, and devices measured, anew
 IMAGES = 32  # that ranges are measured on, at most
 SIDE = 256  # of a calibration frame in LR pixels, at most
 PERCENTILE = 99.999  # of the values of a feature that its range holds, in onnxruntime's quantiser

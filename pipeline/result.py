@@ -15,9 +15,13 @@ from deploy.timing import Timing
 from pipeline.architecture import architecture_from_dict
 from pipeline.backends import deploy_errors
 from pipeline.errors import ConfigError, StaleArtifact
-from pipeline.onnx_graph import GRAPH
 from pipeline.profile import DECIMALS, DeviceProfile, Row, scaled
-from pipeline.workload import calibration_architecture, model_from_architecture, task_from_architecture
+from pipeline.workload import (
+    calibration_architecture,
+    exported_versions,
+    model_from_architecture,
+    task_from_architecture,
+)
 
 AGAIN = "write a bundle with `sr-pipeline profile --bundle FILE`, measure it, and import its result"
 
@@ -35,8 +39,11 @@ def read_result(path: Path, bundle: Path | None = None) -> dict[str, Any]:
         found = _bundle(result)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", "name the result.json of a device") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise StaleArtifact(f"{path} is no result of `python -m deploy.measure`: {error!r:.200}", AGAIN) from error
+    except ValueError as error:
+        raise StaleArtifact(f"{path} is no result of `python -m deploy.measure`: it is not JSON", AGAIN) from error
+    except (KeyError, TypeError) as error:
+        message = f"{path} is no result of `python -m deploy.measure`: it does not hold what they hold"
+        raise StaleArtifact(message, AGAIN) from error
     if bundle is not None:
         with deploy_errors(), open_bundle(bundle) as (_, expected):
             if found.sha256 != expected.sha256:
@@ -87,7 +94,8 @@ def profile_from_result(name: str, result: Mapping[str, Any]) -> DeviceProfile:
             activation=task.activation,
             unshuffle=task.unshuffle,
             device={str(key): str(value) for key, value in result["device"].items()},
-            versions={str(key): str(value) for key, value in result["versions"].items()} | {"graph": str(GRAPH)},
+            versions={str(key): str(value) for key, value in result["versions"].items()}
+            | exported_versions(str(result["precision"])),
             created=str(result["created"]),
             calibration=Row(calibration, _joined(calibrations, median)),
             rows=tuple(rows),

@@ -84,6 +84,8 @@ class ProgressBar:
 def search_figures(progress: "Progress") -> str:
     """Every figure but the loss is of the network that would be delivered at that moment."""
     latency = "" if progress.latency_ms is None else f"{progress.latency_ms:.2f} ms  "
+    if latency and progress.phase == "search":
+        latency = f"about {latency}"  # what the profile predicts
     return (
         f"loss {progress.loss:.4f}  {progress.psnr_y:.2f} dB  {short(progress.macs)} MACs  "
         f"{short(progress.params)} params  {latency}{progress.share:.0%} of the budget"

@@ -9,6 +9,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, get_args
 
+from deploy.device import usable_cores
 from deploy.engine_facts import Flavour
 from deploy.openers import Backend
 from deploy.resample import upscale as bicubic
@@ -166,13 +167,13 @@ def _forms(run: Path, plain: Network, stack: ExitStack) -> tuple[dict[str, Runne
         "plain form": stack.enter_context(TorchRunner(plain)),
     }
     for precision, path in models.items():
-        forms[f"onnxruntime {precision}"] = stack.enter_context(open_model(path))
+        forms[f"onnxruntime {precision}"] = stack.enter_context(open_model(path, usable_cores()))
     openers: dict[str, Callable[[], Runner]] = {
         f"torch cuda {precision}": partial(TorchRunner, plain, "cuda", precision) for precision in get_args(Computed)
     }
     for precision, path in models.items():
         for name, backend in FURTHER[precision].items():
-            openers[name] = partial(open_model, path, backend=backend)
+            openers[name] = partial(open_model, path, usable_cores(), backend)
         for flavour in get_args(Flavour):
             if (engine := engine_name(precision, flavour)) in outputs:
                 openers[f"{flavour} {precision}"] = partial(
@@ -180,7 +181,7 @@ def _forms(run: Path, plain: Network, stack: ExitStack) -> tuple[dict[str, Runne
                 )
     not_run: dict[str, str] = {}
     if OPENVINO_INT8 in outputs:
-        openers["openvino int8"] = partial(open_model, folder / OPENVINO_INT8, backend="openvino f32")
+        openers["openvino int8"] = partial(open_model, folder / OPENVINO_INT8, usable_cores(), "openvino f32")
     elif "int8" in models:
         not_run["openvino int8"] = (
             f"the export has no {OPENVINO_INT8}, which nncf makes: pip install 'sr-pipeline[openvino]' and export again"

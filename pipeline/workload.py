@@ -19,8 +19,8 @@ from pipeline.errors import BackendMissing
 from pipeline.fold import plain_from_network
 from pipeline.model_facts import metadata_from_architecture
 from pipeline.network import network_from_architecture
-from pipeline.onnx_graph import onnx_from_network
-from pipeline.quantise import int8_from_onnx, openvino_int8_from_onnx, quantisers
+from pipeline.onnx_graph import GRAPH, onnx_from_network
+from pipeline.quantise import INT8_MODELS, int8_from_onnx, openvino_int8_from_onnx, quantisers
 
 PERIOD = 1021  # weights repeat after so many: 4 KB, which a zip finds again
 SIDE = 16  # of the random frame that INT8 ranges come from
@@ -85,6 +85,11 @@ def write_workload(
     bundle = Bundle(runtime, precision, task.lr_size, models[0], tuple(models[1:]))
     (folder / INDEX).write_text(json.dumps(bundle.to_dict()) + "\n", encoding="utf-8")
     return bundle
+
+
+def exported_versions(precision: str) -> dict[str, str]:
+    """What changes when models of `precision` are exported in another way, beside the versions of packages."""
+    return {"graph": str(GRAPH)} | ({"int8": str(INT8_MODELS)} if precision == "int8" else {})
 
 
 def model_from_architecture(architecture: Architecture, runtime: str, precision: str) -> bytes:

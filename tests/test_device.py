@@ -20,7 +20,8 @@ def test_processor_is_named() -> None:
 
 @pytest.mark.usefixtures("cuda_driver")
 def test_gpu_is_named_where_the_runtime_works_on_it() -> None:
-    assert device_facts("onnxruntime cuda")["gpu"] == "NVIDIA Test"
+    for runtime in ("onnxruntime cuda", "torch cuda", "tensorrt", "tensorrt-rtx"):
+        assert device_facts(runtime)["gpu"] == "NVIDIA Test"
 
 
 def test_gpu_that_is_absent_is_missed(cuda_driver: SimpleNamespace) -> None:

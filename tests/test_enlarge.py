@@ -10,7 +10,7 @@ from PIL import Image
 from deploy.runners import OnnxRuntimeRunner
 from deploy.upscale import upscale
 from pipeline.enlarge import enlarge, model_from_path
-from pipeline.errors import ConfigError, DataError, StaleArtifact
+from pipeline.errors import BackendMissing, ConfigError, DataError, StaleArtifact
 from pipeline.manifest import write_manifest
 
 MODES = {"L": (9, 7), "LA": (9, 7, 2), "RGB": (9, 7, 3), "RGBA": (9, 7, 4)}
@@ -96,6 +96,17 @@ def test_model_of_a_run_is_the_most_precise_one(small_run: Path, tmp_path: Path)
         model_from_path(run)
     with pytest.raises(ConfigError, match="no run or model at"):
         model_from_path(tmp_path / "nowhere")
+
+
+def test_model_of_a_run_is_that_of_the_precision_asked_for(small_run: Path) -> None:
+    run = small_run / "run"
+    assert model_from_path(run, "openvino", "bf16") == run / "export" / "model.onnx"
+    assert model_from_path(run, "onnxruntime", "fp16") == run / "export" / "model.fp16.onnx"
+    with pytest.raises(StaleArtifact, match=r"has no model\.int8\.onnx, which onnxruntime int8 needs") as caught:
+        model_from_path(run, "onnxruntime", "int8")
+    assert f"run `sr-pipeline export {run} --precision int8`" in caught.value.hint
+    with pytest.raises(BackendMissing, match="onnxruntime does not run bf16 here"):
+        model_from_path(run, "onnxruntime", "bf16")
 
 
 def test_export_without_a_model(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from deploy.runners import Frame
 from pipeline.backends import open_model
@@ -12,6 +13,7 @@ def test_nothing_is_timed_where_nothing_runs(tmp_path: Path) -> None:
     assert time_forms({}, tmp_path, (8, 8)) == ([], {})
 
 
+@pytest.mark.usefixtures("cuda_driver")
 def test_what_is_no_onnx_model_is_timed_without_a_start(small_run: Path) -> None:
     class Engine:
         """A runner whose file no other process can open."""
@@ -27,6 +29,7 @@ def test_what_is_no_onnx_model_is_timed_without_a_start(small_run: Path) -> None
     forms = {"tensorrt fp32": Engine(), "onnxruntime fp32": open_model(small_run / "run" / "export" / "model.onnx")}
     rows, layers = time_forms(forms, small_run / "run" / "export", (24, 32), seen.append)  # type: ignore[arg-type]
     assert [row["candidate"] for row in rows] == [*forms]
+    assert rows[0]["device"] == "NVIDIA Test"
     assert rows[0]["load_ms"] is rows[0]["peak_memory_mib"] is None
     assert rows[1]["load_ms"] > 0
     assert layers.keys() == {"onnxruntime fp32"}

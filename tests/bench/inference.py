@@ -170,10 +170,14 @@ def export_row(
 
 
 def timed_peers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The peers that were timed and whose PSNR is published, as `pipeline.peer_figures.peers_from_file` reads them."""
+    """The peers that were timed and whose PSNR is published, as `pipeline.peer_figures.peers_from_file` reads them.
+
+    Without times in int8, in which nobody published their PSNR.
+    """
     times: dict[str, dict[str, float]] = {}
     for row in rows:
-        times.setdefault(row["network"], {})[row["candidate"]] = row["median_ms"]
+        if not row["candidate"].endswith("int8"):
+            times.setdefault(row["network"], {})[row["candidate"]] = row["median_ms"]
     return [asdict(replace(peer, latency_ms=times[peer.name])) for peer in PUBLISHED if peer.name in times]
 
 

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from math import prod
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.onnx_graph import IR_VERSION, OPSET
 
-SIDES = (1024, 2048)  # of the matrices; the better one counts
+# Of what fills a processor: op, and shape of what it reads and of its weights. The best one counts.
+FILLING: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = (
+    ("MatMul", (1024, 1024), (1024, 1024)),
+    ("MatMul", (2048, 2048), (2048, 2048)),
+    ("Conv", (1, 64, 256, 256), (64, 64, 3, 3)),
+)
 COPIED = 512 * 2**20  # bytes, more than any cache holds
 RUNS = 6  # the best one counts
 
@@ -20,19 +27,20 @@ Infer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 def peak_macs(runtime: str, precision: str, threads: int) -> float:
-    """Multiply-adds per second of a product of two square matrices, the second one constant, as a layer's weights are.
+    """Multiply-adds per second of large products of two matrices and of a convolution, whichever has most.
 
-    In int8 both are quantised as the networks are: the first when it is read, the second beforehand.
+    Weights are constant. In int8 all is quantised as the networks are: what is read when it is, weights beforehand.
     """
     rates = []
-    for side in SIDES:
-        model = _matrix_product(side, quantised=precision == "int8").SerializeToString()
+    for op, shape, weights in FILLING:
+        model = _one_layer(op, shape, weights, quantised=precision == "int8").SerializeToString()
         if runtime == "openvino":
-            run = openvino_request(model, precision, threads, (side, side))
+            run = openvino_request(model, precision, threads, shape)
         else:
             run = _onnxruntime_session(model, threads)
-        factor = np.random.default_rng(0).random((side, side), np.float32)
-        rates.append(side**3 / _fastest(partial(run, factor)))
+        values = np.random.default_rng(0).random(shape, np.float32)
+        products = shape[0] if op == "MatMul" else shape[2] * shape[3]
+        rates.append(products * prod(weights) / _fastest(partial(run, values)))
     return max(rates)
 
 
@@ -90,10 +98,11 @@ def _onnxruntime_session(model: bytes, threads: int) -> Infer:
     return infer
 
 
-def _matrix_product(side: int, *, quantised: bool) -> onnx.ModelProto:
-    values = np.random.default_rng(1).random((side, side), np.float32) - 0.5
+def _one_layer(op: str, shape: tuple[int, ...], weights_shape: tuple[int, ...], *, quantised: bool) -> onnx.ModelProto:
+    values = np.random.default_rng(1).random(weights_shape, np.float32) - 0.5
     weights = [numpy_helper.from_array(values, "b")]
-    nodes = [helper.make_node("MatMul", ["a", "b"], ["c"])]
+    settings: dict[str, Any] = {"pads": [1] * 4} if op == "Conv" else {}
+    nodes = [helper.make_node(op, ["a", "b"], ["c"], **settings)]
     if quantised:
         weights = [
             numpy_helper.from_array(np.round(values * 254).astype(np.int8), "b_int8"),
@@ -106,8 +115,8 @@ def _matrix_product(side: int, *, quantised: bool) -> onnx.ModelProto:
             helper.make_node("QuantizeLinear", ["a", "a_step", "a_zero"], ["a_int8"]),
             helper.make_node("DequantizeLinear", ["a_int8", "a_step", "a_zero"], ["a_float"]),
             helper.make_node("DequantizeLinear", ["b_int8", "b_step", "b_zero"], ["b_float"]),
-            helper.make_node("MatMul", ["a_float", "b_float"], ["c"]),
+            helper.make_node(op, ["a_float", "b_float"], ["c"], **settings),
         ]
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [side, side]) for name in ("a", "c")]
-    graph = helper.make_graph(nodes, "product", ends[:1], ends[1:], weights)
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("a", "c")]
+    graph = helper.make_graph(nodes, "layer", ends[:1], ends[1:], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
