@@ -38,10 +38,10 @@ B_1 = published("B-1")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.trilevel", description=__doc__)
-    parser.add_argument("--steps", type=int, default=6000, help="of the search and the training after it (%(default)s)")
+    parser.add_argument("--steps", type=int, default=5000, help="of the search and the training after it (%(default)s)")
     parser.add_argument("--batch", type=int, default=4, help="patches of a step (%(default)s)")
     parser.add_argument("--patch", type=int, default=24, help="side of an LR patch (%(default)s)")
-    parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate of both (%(default)s)")
+    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate of both (%(default)s)")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="of training (%(default)s)")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("SR_DATA", "../shared/data")))
     given = parser.parse_args(arguments)
