@@ -128,7 +128,7 @@ def test_fsrcnn_is_published_with_its_last_layer_counted_for_each_sr_pixel() -> 
 def test_ecbsr_is_published_with_slopes_counted_twice_and_params_as_macs(
     depth: int, width: int, scale: int, published_params: float, published_macs: float | None
 ) -> None:
-    peer = Peer("", scale, "y", "", None, Ecbsr(depth, width, scale))
+    peer = Peer("", scale, "y", "", Ecbsr(depth, width, scale))
     counted = cost_from_peer(peer, (8, 8)).params + width * (1 + depth)
     assert counted == pytest.approx(published_params, rel=3e-3)
     if published_macs is not None:

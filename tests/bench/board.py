@@ -23,9 +23,9 @@ DEFAULT: Relaxation = SearchSettings().relaxation
 # 85 to 100 % of the budget, from narrow and deep to wide and shallow.
 GRID: dict[int, tuple[tuple[int, int], ...]] = {
     8_000: ((8, 13), (9, 10), (10, 9), (12, 6), (14, 5), (16, 4)),
-    16_000: ((10, 17), (12, 12), (14, 9), (16, 8), (18, 6), (20, 5), (24, 4)),
-    32_000: ((16, 14), (20, 10), (22, 8), (24, 7), (26, 6), (30, 5)),
-    64_000: ((24, 13), (28, 10), (32, 8), (34, 7), (40, 6), (44, 5)),
+    16_000: ((10, 17), (11, 15), (12, 12), (13, 11), (14, 9), (16, 8), (18, 6), (20, 5), (24, 4)),
+    32_000: ((14, 18), (16, 14), (20, 10), (22, 8), (24, 7), (26, 6), (30, 5)),
+    64_000: ((20, 18), (24, 13), (28, 10), (32, 8), (34, 7), (40, 6), (44, 5)),
 }
 
 
@@ -57,7 +57,8 @@ class Row:
     """One training. name: "section/kind/...", unique.
 
     kind: "pilot" trains `shape` by `recipe`, "hand" by the recipe of its best pilot, "plain" the best hand shape
-    without branches and "long hand" with them; "ours" searches; "random" and "halving" are rivals of the search;
+    without branches and "long hand" with them; "ours" searches; "unsearched" trains the network that a search begins
+    with, alone; "random" and "halving" are rivals of the search;
     "peer" trains a published network at the rate of its best "peer pilot"; "time" measures what it, or the best hand
     shape, takes here; "ours at peer" searches within what a peer takes in `runtime`; "cost" searches once more beside
     the training of the same network alone.
@@ -123,7 +124,7 @@ def _equal_macs(macs: int) -> Iterator[Row]:
         yield Row(f"{section}/ours/seed{seed}", "ours", macs, seed)
         for width, depth in GRID[macs]:
             yield Row(f"{section}/hand/{width}x{depth}/seed{seed}", "hand", macs, seed, shape=(width, depth))
-    for kind in ("plain", "random", "halving"):
+    for kind in ("unsearched", "plain", "random", "halving"):
         yield from (Row(f"{section}/{kind}/seed{seed}", kind, macs, seed) for seed in SEEDS)
     if macs == LONG_BUDGET:
         yield Row(f"{section}-long/hand/seed0", "long hand", macs, steps=LONG_STEPS)

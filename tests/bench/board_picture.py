@@ -10,7 +10,7 @@ from pipeline.svg import add, markup, picture
 from tests.bench.board import GRID
 from tests.bench.board_tables import hand_bar, means
 from tests.bench.figures import Results
-from tests.bench.peers import PEERS
+from tests.bench.peers import PEERS, peer_from_name
 
 LEAST = 0.5  # dB that an axis spans, so that differences that nobody sees look like none
 Y_TITLE = "PSNR-Y in dB, Set14 and B100"
@@ -55,7 +55,7 @@ def _over_macs(known: Results) -> str:
             points += _point(f"{section}/hand/{shape}", label, "macs", known, "peer")
         points += _point(f"{section}/ours", "ours", "macs", known, "ours")
     for peer in PEERS:
-        points += _point(f"latency/{peer}/peer", peer, "macs", known, "peer")
+        points += _point(f"latency/{peer}/peer", _label(peer), "macs", known, "peer")
     return scatter(
         points, title="against MACs", x_title="MACs per LR pixel", y_title=Y_TITLE, x_text=short, least=LEAST
     )
@@ -65,7 +65,7 @@ def _over_latency(candidate: str, known: Results) -> str:
     """Empty where nothing that was timed in this runtime is trained yet."""
     points = []
     for peer in PEERS:
-        points += _at(f"latency/{peer}/time", candidate, peer, means(f"latency/{peer}/peer", known), known)
+        points += _at(f"latency/{peer}/time", candidate, _label(peer), means(f"latency/{peer}/peer", known), known)
         for runtime in ("onnxruntime fp32", "best"):
             points += _point(f"latency/{peer}/ours {runtime}", "ours", "latency_ms", known, "ours", candidate)
     for macs in GRID:
@@ -78,6 +78,11 @@ def _over_latency(candidate: str, known: Results) -> str:
     return scatter(
         points, title=title, x_title=x_title, y_title=Y_TITLE, x_text=lambda value: f"{value:g}", least=LEAST
     )
+
+
+def _label(peer: str) -> str:
+    """Luma networks leave the chroma to bicubic."""
+    return f"{peer} (luma)" if peer_from_name(peer, 2).color == "y" else peer
 
 
 def _at(name: str, candidate: str, label: str, values: list[float], known: Results) -> list[Point]:

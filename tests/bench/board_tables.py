@@ -65,8 +65,9 @@ def targets(known: Results) -> list[dict[str, Any]]:
         gains.append(gain)
         found.append(_target(f"{section}: dB over the best hand-designed network", 0.0, gain))
         shares = [row["share"] for row in ours]
-        kept = min(shares) if len(ours) == len(SEEDS) and max(shares) <= 1.0 else None
-        found.append(_target(f"{section}: least share of the budget, all within it", LEAST_SHARE, kept))
+        least = min(shares) if len(ours) == len(SEEDS) else None
+        name = f"{section}: least share of the budget, all within it"
+        found.append(_target(name, LEAST_SHARE, least, kept=all(share <= 1.0 for share in shares)))
         spread = max(values) - min(values) if len(values) == len(SEEDS) else None
         found.append(_target(f"{section}: dB between seeds", MOST_SPREAD, spread, most=True))
         first, cost = known.get(f"{section}/ours/seed0"), known.get(f"cost/{macs // 1000}K/seed0")
@@ -79,15 +80,19 @@ def targets(known: Results) -> list[dict[str, Any]]:
     for peer in PEERS:
         theirs = means(f"latency/{peer}/peer", known)
         for runtime in ("onnxruntime fp32", "best"):
-            values = means(f"latency/{peer}/ours {runtime}", known)
+            prefix = f"latency/{peer}/ours {runtime}"
+            values = means(prefix, known)
+            rows = [known[name] for seed in SEEDS if (name := f"{prefix}/seed{seed}") in known]
+            kept = all(row["latency_ms"] <= row["peer_ms"] for row in rows)
             complete = len(values) == len(theirs) == len(SEEDS)
             gain = fmean(values) - fmean(theirs) if complete else None
-            found.append(_target(f"{peer}, {runtime}: dB over it in its time", PEER_GAIN, gain))
+            found.append(_target(f"{peer}, {runtime}: dB over it in its time", PEER_GAIN, gain, kept=kept))
     return found
 
 
-def _target(name: str, asked: float, value: float | None, *, most: bool = False) -> dict[str, Any]:
-    reached = None if value is None else (value <= asked if most else value >= asked)
+def _target(name: str, asked: float, value: float | None, *, most: bool = False, kept: bool = True) -> dict[str, Any]:
+    """kept: whether all networks are within their budget, without which nothing is reached."""
+    reached = None if value is None else kept and (value <= asked if most else value >= asked)
     return {"name": name, "asked": f"{'at most' if most else 'at least'} {asked:g}", "value": value, "reached": reached}
 
 
@@ -98,7 +103,11 @@ def markdown(rows: Sequence[Row], known: Results, not_run: Mapping[str, str]) ->
         "`python -m tests.bench.search_quality --markdown tests/bench/RESULTS.md` runs what is missing, writes this;"
         " rows: `tests/bench/results/search_quality.jsonl`. PSNR-Y in dB at x2, means of seeds. Set14+B100, "
         "which the targets are about, is the mean of the two sets' means. All train on the same images and patches. "
-        "Seconds are of single runs, whatever else the machine did; what a search costs is measured turn about.",
+        "Seconds are of single runs, whatever else the machine did; what a search costs is measured turn about. A "
+        f"hand-designed shape that is more than {BEATEN} dB behind the best with its first seed has no further ones. "
+        "The search was developed at 16K MACs, on the same test sets; at other budgets it was not. `unsearched` is "
+        "what it begins with, trained alone, with its activation and tail, which the hand-designed networks have not. "
+        "The picture is `tests/bench/results/search_quality.svg` (`--picture`).",
     ]
     parts += _made_on(known)
     for section in dict.fromkeys(row.name.partition("/")[0] for row in rows):

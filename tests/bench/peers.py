@@ -1,8 +1,6 @@
 """The hand-designed networks that ours is held against, each in the training form of its paper, with its plain form."""
 
 import copy
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,28 +11,18 @@ from deploy.runners import Color
 PEERS = ("FSRCNN", "ESPCN", "SESR-M5", "SESR-M11", "ECBSR-M4C16", "ECBSR-M10C16", "QuickSRNet-Small")
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How a paper trains its network. optimiser: None where it does not say. rate: the highest learning rate."""
-
-    optimiser: Literal["sgd", "adam", "amsgrad"] | None
-    rate: float
-    loss: Literal["l1", "mse"]
-
-
 class Peer(nn.Module):
     """Maps LR (batch, channels, height, width) in [0, 1] to SR (batch, channels, scale*height, scale*width).
 
-    color: "y" (luma, one channel) or "rgb". paper: where the network is from. recipe: None where none was found.
+    color: "y" (luma, one channel) or "rgb". paper: where the network is from.
     """
 
-    def __init__(self, name: str, scale: int, color: Color, paper: str, recipe: Recipe | None, body: nn.Module) -> None:
+    def __init__(self, name: str, scale: int, color: Color, paper: str, body: nn.Module) -> None:
         super().__init__()
         self.name = name
         self.scale = scale
         self.color: Color = color
         self.paper = paper
-        self.recipe = recipe
         self.body = body
 
     @property
@@ -60,21 +48,21 @@ def peer_from_name(name: str, scale: int) -> Peer:
     match name:
         case "FSRCNN":
             paper = "Dong et al., Accelerating the Super-Resolution Convolutional Neural Network, arXiv 1608.00367"
-            return Peer(name, scale, "y", paper, Recipe("sgd", 1e-3, "mse"), fsrcnn(scale))
+            return Peer(name, scale, "y", paper, fsrcnn(scale))
         case "ESPCN":
             paper = "Shi et al., Real-Time Single Image and Video Super-Resolution, arXiv 1609.05158"
-            return Peer(name, scale, "y", paper, Recipe(None, 1e-2, "mse"), espcn(scale))
+            return Peer(name, scale, "y", paper, espcn(scale))
         case "SESR-M5" | "SESR-M11":
             paper = "Bhardwaj et al., Collapsible Linear Blocks for Super-Efficient Super Resolution, arXiv 2103.09404"
             body = Sesr(5, 256, scale) if name == "SESR-M5" else Sesr(11, 64, scale)
-            return Peer(name, scale, "y", paper, Recipe("amsgrad", 5e-4, "l1"), body)
+            return Peer(name, scale, "y", paper, body)
         case "ECBSR-M4C16" | "ECBSR-M10C16":
             paper = "Zhang et al., Edge-oriented Convolution Block for Real-time Super Resolution, ACM Multimedia 2021"
             depth = 4 if name == "ECBSR-M4C16" else 10
-            return Peer(name, scale, "y", paper, Recipe("adam", 5e-4, "l1"), Ecbsr(depth, 16, scale))
+            return Peer(name, scale, "y", paper, Ecbsr(depth, 16, scale))
         case "QuickSRNet-Small":
             paper = "Berger et al., QuickSRNet: Plain Single-Image Super-Resolution Architecture, arXiv 2303.04336"
-            return Peer(name, scale, "rgb", paper, None, quicksrnet(32, 2, scale))
+            return Peer(name, scale, "rgb", paper, quicksrnet(32, 2, scale))
         case _:
             raise ValueError(f"no peer {name!r}; there are {', '.join(PEERS)}")
 
@@ -128,7 +116,9 @@ class LinearBlock(nn.Module):
         return torch.einsum("oe,eikl->oikl", self.project, self.expand) + self.get_buffer("skip")
 
     def forward(self, features: Tensor) -> Tensor:
-        return F.conv2d(features, self.kernel(), padding="same")
+        with torch.autocast(features.device.type, enabled=False):  # in bf16 a collapsed kernel would be rounded twice
+            kernel = self.kernel()
+        return F.conv2d(features, kernel, padding="same")
 
     def folded(self) -> nn.Conv2d:
         return _plain_conv(self.kernel(), None)
@@ -189,7 +179,9 @@ class EdgeBlock(nn.Module):
         return self.conv_bias + self.squeeze_bias + squeezed + self.biases.sum(0)
 
     def forward(self, features: Tensor) -> Tensor:
-        return F.conv2d(features, self.kernel(), self.bias(), padding=1)
+        with torch.autocast(features.device.type, enabled=False):  # in bf16 a collapsed kernel would be rounded twice
+            kernel, bias = self.kernel(), self.bias()
+        return F.conv2d(features, kernel, bias, padding=1)
 
     def folded(self) -> nn.Conv2d:
         return _plain_conv(self.kernel(), self.bias())

@@ -126,17 +126,19 @@ def run_rows(
 ) -> bool:
     """Runs rows and appends each to the results; `known` and `not_run` are filled. False where it was interrupted."""
     deadline = time.monotonic() + 60 * given.minutes
+    board, settings = rows(given.steps), settings_of_board(given.train, quick=given.quick)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        board = bar.add_task("reading images", total=len(waiting), loss="")
+        all_rows = bar.add_task("reading images", total=len(waiting), loss="")
         try:
             data = read_data(_source(given, known))
-            bar.update(board, description="rows")
+            bar.update(all_rows, description="rows")
             for row in waiting:
                 if time.monotonic() > deadline:
                     break
-                if beaten(row.name, known):
-                    bar.advance(board)
+                known |= known_from_results(board, read_results(given.results), settings)  # others may run rows too
+                if beaten(row.name, known) or (row.name in known and not given.again):
+                    bar.advance(all_rows)
                     continue
                 task = bar.add_task(row.name, total=row.steps, loss="")
                 count_memory_anew()
@@ -149,7 +151,7 @@ def run_rows(
                     append(given.results, known[row.name])
                     bar.console.print(f"{row.name}: {_in_short(found)}")
                 bar.remove_task(task)
-                bar.advance(board)
+                bar.advance(all_rows)
         except KeyboardInterrupt:
             bar.console.print("interrupted: the same command goes on")
             return False

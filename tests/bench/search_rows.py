@@ -16,6 +16,7 @@ from pipeline.search import search
 from pipeline.target import target_of_budget
 from pipeline.training import Progress, Recipe
 from tests.bench.board import LR_SIZE, PIXELS, Row
+from tests.bench.board_file import search_version
 from tests.bench.figures import Data, NotRun, Results, of_edge, scored
 from tests.bench.peers import peer_from_name
 from tests.bench.trainer import Look
@@ -48,6 +49,8 @@ def ours_at_peer(
     activation = SearchSettings().activation_where(timed=True)
     target = target_of_budget(budget, 2, color, activation, 1, lambda _: None)
     assert target is not None
+    if target.differences:
+        raise NotRun(f"{told['profile']} is of another machine: {'; '.join(target.differences)}")
     return {**told, **_searched(row, color, budget, target.device, data, run, look)}
 
 
@@ -79,7 +82,6 @@ def of_search(run: Path, report: dict[str, Any], row: Row, color: Color, data: D
         "latency_ms": report["cost"]["latency_ms"],
         "gap_db": report["cut_gap_db"],
         "weights": hash_file(weights),
-        "watched_psnr_y": report["psnr_y"],
         "precision": report["precision"],
         "step_ms": 1e3 * report["step_seconds"]["train"],
         "search_step_ms": 1e3 * report["step_seconds"]["search"],
@@ -99,7 +101,8 @@ def _searched(
         look(at.step, at.loss)
 
     recipe = recipe_of(row, color, data)
-    report = search(run, recipe, budget, data.pairs, inputs=data.hashes, device=device, on_progress=told)
+    inputs = {**data.hashes, "search": search_version()}  # another version of the search does not go on from it
+    report = search(run, recipe, budget, data.pairs, inputs=inputs, device=device, on_progress=told)
     # What a search took before it was interrupted is not known in full, and is not guessed
     seconds = time.perf_counter() - begun if steps[0] == 1 else None
     return {**of_search(run, report, row, color, data), "seconds": seconds}
