@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.func import functional_call
 from pipeline.architecture import Architecture
 from pipeline.config import Relaxation
 from pipeline.network import Network, network_from_architecture
-from pipeline.simplex import circumradius, order_penalty, relax
+from pipeline.simplex import circumradius, relax
 from pipeline.space import EdgeSpace, Floats
 
 Genes = tuple[int, ...]
@@ -30,6 +31,7 @@ COMPARE = 2  # steps from one comparison to the next
 RATE = 0.4  # of the learning rate: weights that many networks share bear less
 MEMORY = 0.98  # of the running mean of the weights
 ORDER_WEIGHT = 0.05
+COOLEST = 0.1  # temperature at which the Gumbel relaxation ends
 
 
 class EdgeSupernet(nn.Module):
@@ -63,7 +65,7 @@ class EdgeSupernet(nn.Module):
         sizes = [len(variable.options) for variable in space.variables]
         self._starts = np.cumsum([0, *sizes])
         self._shape_features = _shape_features(space)
-        self._prior = CAPACITY * space.capacity() - SLENDER * space.slenderness() ** 2 - PLAIN * space.plainness() ** 2
+        self._prior = CAPACITY * space.capacity() - SLENDER * space.slenderness() ** 2 - PLAIN * space.plainness**2
         features = self._shape_features.shape[1] + sum(sizes[1:])
         self.register_buffer("gram", torch.zeros(features, features, dtype=torch.float64))
         self.register_buffer("moment", torch.zeros(features, dtype=torch.float64))
@@ -91,11 +93,12 @@ class EdgeSupernet(nn.Module):
         """Set every distribution from the evidence so far, at `fraction` (0 to 1) of the way to one-hot."""
         self.logits = self._logits()
         self.weights: list[Floats] = []
-        for index, logit in enumerate(self.logits):
-            generator = torch.Generator().manual_seed(self.seed * 1000 + index)
-            radius = fraction * circumradius(len(logit))
-            weight = relax(self.relaxation, torch.from_numpy(logit), radius, generator=generator).numpy()
-            self.weights.append(weight / weight.sum())
+        for logit in self.logits:
+            if self.relaxation == "gumbel":  # draws add the noise; a temperature that falls makes it count less
+                weight = relax("softmax", torch.from_numpy(logit / max(COOLEST, 1.0 - fraction)), 0.0)
+            else:
+                weight = relax(self.relaxation, torch.from_numpy(logit), fraction * circumradius(len(logit)))
+            self.weights.append((weight / weight.sum()).numpy())
 
     def is_discrete(self) -> bool:
         return all((weight > 0).sum() == 1 for weight in self.weights)
@@ -235,17 +238,18 @@ class EdgeSupernet(nn.Module):
             logit += 1e-3 * np.random.default_rng([self.seed, index, 2]).standard_normal(len(logit))
             logits.append(logit)
         if self.relaxation == "sorted":
-            logits[0] = logits[0] - ORDER_WEIGHT * self._order_gradient()
+            logits[0] = logits[0] - ORDER_WEIGHT * self._order_gradient
         return logits
 
+    @cached_property
     def _order_gradient(self) -> Floats:
-        """Gradient of the order penalty over the paths that deepen one width cell by cell."""
-        shapes = self.space.shapes
-        widths = sorted({width for width, _ in shapes})
-        paths = [[at for at, shape in enumerate(shapes) if shape[0] == width] for width in widths]
-        logits = torch.zeros(len(shapes), dtype=torch.float64, requires_grad=True)
-        (gradient,) = torch.autograd.grad(order_penalty(logits, [path for path in paths if len(path) > 1]), logits)
-        return np.asarray(gradient.numpy(), dtype=np.float64)
+        """Gradient of `simplex.order_penalty` over the paths that deepen one width cell by cell: a constant."""
+        gradient = np.zeros(len(self.space.shapes))
+        for width in {width for width, _ in self.space.shapes}:
+            path = [at for at, shape in enumerate(self.space.shapes) if shape[0] == width]
+            gradient[path[0]] -= 1.0
+            gradient[path[-1]] += 1.0
+        return gradient
 
 
 def _slices(source: Network, network: Network) -> dict[str, Tensor]:

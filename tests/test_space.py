@@ -4,7 +4,7 @@ import pytest
 from pipeline.architecture import Architecture, Cell, Color
 from pipeline.budget import Budget, Device, cost_from_architecture
 from pipeline.errors import InfeasibleBudget
-from pipeline.space import WIDTHS, EdgeSpace, Floats
+from pipeline.space import CHANNELS_PER_CONV, WIDTHS, EdgeSpace, Floats
 
 BUDGETS = [
     Budget((360, 640), macs=1_000_000_000),
@@ -67,13 +67,13 @@ def test_the_envelope_contains_every_architecture(budget: Budget) -> None:
 def test_slenderness_doubles_with_the_depth() -> None:
     space = EdgeSpace(2, "rgb", BUDGETS[1])
     slender = dict(zip(space.shapes, space.slenderness(), strict=True))
-    assert slender[(12, 5)] == pytest.approx(0.0)
+    assert slender[(12, 5)] == pytest.approx(np.log2(CHANNELS_PER_CONV * 10 / 12))
     assert slender[(12, 4)] - slender[(12, 8)] == pytest.approx(-1.0)
 
 
 def test_plainness_is_that_of_the_network_drawn_by_hand() -> None:
     space = EdgeSpace(2, "rgb", BUDGETS[1])
-    plain = dict(zip(space.shapes, space.plainness(), strict=True))
+    plain = dict(zip(space.shapes, space.plainness, strict=True))
     cells = (Cell(("conv3", "conv3"), (12,)),) * 5
     by_hand = Architecture("edge", 2, "rgb", 12, cells, tail_width=4, skip="conv3")
     share = BUDGETS[1].share(cost_from_architecture(by_hand, BUDGETS[1].lr_size))

@@ -4,7 +4,7 @@ import torch
 
 from pipeline.budget import Budget, cost_from_architecture
 from pipeline.config import Relaxation
-from pipeline.simplex import RELAXATIONS
+from pipeline.simplex import RELAXATIONS, order_penalty
 from pipeline.space import EdgeSpace
 from pipeline.supernet import EdgeSupernet
 
@@ -77,6 +77,20 @@ def test_softmax_does_not_become_one_network() -> None:
     assert not supernet.is_discrete()
 
 
+def test_gumbel_closes_by_its_temperature_and_its_draws_alone_are_random() -> None:
+    soft, gumbel = _supernet("softmax"), _supernet("gumbel")
+    for one, other in zip(soft.weights, gumbel.weights, strict=True):
+        np.testing.assert_allclose(one, other)
+    gumbel.set_radius(0.9)
+    for logit, weight in zip(gumbel.logits, gumbel.weights, strict=True):
+        assert weight.argmax() == logit.argmax()
+        np.testing.assert_allclose(
+            weight, np.exp(10 * (logit - logit.max())) / np.exp(10 * (logit - logit.max())).sum()
+        )
+    rng = np.random.default_rng(0)
+    assert len({gumbel.sample(rng) for _ in range(8)}) > 1
+
+
 def test_evidence_moves_the_distribution_to_the_better_option() -> None:
     supernet = _supernet()
     space, rng = supernet.space, np.random.default_rng(0)
@@ -97,6 +111,15 @@ def test_sorted_ranks_deeper_shapes_of_a_width_lower_than_sparsestmax_does() -> 
     width = max({w for w, _ in shapes}, key=[w for w, _ in shapes].count)
     path = [at for at, shape in enumerate(shapes) if shape[0] == width]
     assert lowered[path[0]] > 0 > lowered[path[-1]]
+
+
+def test_order_gradient_is_that_of_the_penalty() -> None:
+    supernet = _supernet("sorted")
+    shapes = supernet.space.shapes
+    paths = [[at for at, shape in enumerate(shapes) if shape[0] == width] for width in {width for width, _ in shapes}]
+    logits = torch.zeros(len(shapes), dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(order_penalty(logits, paths), logits)
+    np.testing.assert_array_equal(supernet._order_gradient, expected.numpy())
 
 
 def test_a_step_trains_the_slice_that_was_drawn_and_repeats_exactly() -> None:

@@ -22,7 +22,7 @@ DEFAULT: Relaxation = SearchSettings().relaxation
 # MACs per LR pixel -> (width, convolutions with stem and tail): plain networks of 3x3 kernels and one width, within
 # 85 to 100 % of the budget, from narrow and deep to wide and shallow.
 GRID: dict[int, tuple[tuple[int, int], ...]] = {
-    8_000: ((8, 13), (9, 10), (10, 9), (12, 6), (14, 5), (16, 4)),
+    8_000: ((7, 17), (8, 13), (9, 10), (10, 9), (12, 6), (14, 5), (16, 4)),
     16_000: ((10, 17), (11, 15), (12, 12), (13, 11), (14, 9), (16, 8), (18, 6), (20, 5), (24, 4)),
     32_000: ((14, 18), (16, 14), (20, 10), (22, 8), (24, 7), (26, 6), (30, 5)),
     64_000: ((20, 18), (24, 13), (28, 10), (32, 8), (34, 7), (40, 6), (44, 5)),
