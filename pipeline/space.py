@@ -22,7 +22,7 @@ CELLS = tuple(range(2, 11))
 EXPANSIONS = (0.5, 0.75, 1.0, 1.25, 1.5)
 SKIPS = ("nearest", "conv3")
 KERNELS = (1, 3, 5)
-# Between the best of the shapes tried at x2: 8 channels and 12 convs in cells at 8K MACs per LR pixel, 12 and 11 at 16K.
+# Between the best of those tried at x2: 8 channels and 12 convs in cells at 8K MACs per LR pixel, 12 and 11 at 16K.
 CHANNELS_PER_CONV = 0.9
 FIXED, PER_CELL = 4, 4  # variables of the whole network, the shape among them, and of each cell
 PLAIN_SHARE = (0.5, 1.5)  # share of the budget that the plain 3x3 network of a shape may take
