@@ -38,7 +38,7 @@ from tests.bench.trainer import Look
 RESULTS = Path("tests/bench/results/search_quality.jsonl")
 TRAINED = ("train/BSDS200", "train/T91")
 QUICK_STEPS = 24
-QUICK_ROWS = ("macs-8K/pilot/16x4/*", "macs-8K/hand/16x4/seed0", "macs-8K/ours/seed0")
+QUICK_ROWS = ("macs-8K/*", "latency/FSRCNN/pilot/*", "latency/FSRCNN/peer/seed0")
 INTERRUPTED = 130
 console = Console(stderr=True)
 
