@@ -21,7 +21,7 @@ ACTIVATIONS = {
     "relu": Counter(["Relu"]),
     "leaky_relu": Counter(["LeakyRelu"]),
     "prelu": Counter(["PRelu"]),
-    "acon": Counter({"Mul": 3, "Sigmoid": 1, "Add": 1}),
+    "silu": Counter({"Mul": 1, "Sigmoid": 1}),
 }
 
 
