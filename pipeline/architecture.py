@@ -12,7 +12,7 @@ SCHEMA = 1
 Color = Literal["rgb", "y"]
 Space = Literal["edge", "trilevel"]
 Up = Literal["up"]
-Activation = Literal["relu", "leaky_relu", "prelu", "silu"]
+Activation = Literal["relu", "leaky_relu", "prelu", "acon"]
 Variant = Literal["a", "b"]  # of the trilevel space: upsampling in the path, or in the tail
 
 EDGE_OPS = ("conv1", "conv3", "conv5")

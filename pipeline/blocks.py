@@ -9,8 +9,8 @@ from torch import Tensor, nn
 START = (1.0, 0.5, 0.2)
 RESIDUAL_START = (0.0, 0.3, 0.1)
 ZERO_START = (0.0, 0.0, 0.0)
-SLOPE = 0.1  # that PReLU begins with
-SHARPNESS = 4.0  # of a SiLU's bend; a power of 2, so that scaling by it rounds nothing
+SLOPE = 0.1  # that PReLU and ACON begin with
+SHARPNESS = 4.0  # of ACON's bend; 1 is that of a SiLU
 
 
 class CollapsibleConv(nn.Module):
@@ -131,14 +131,20 @@ class PReLU(nn.PReLU):
         return plain
 
 
-class SharpSiLU(nn.Module):
-    """x * sigmoid(4 x), a SiLU (Elfwing et al., arXiv 1702.03118) whose bend is as sharp as networks this narrow want.
+class ACON(nn.Module):
+    """x * (a + (1 - a) * sigmoid(4 x)) with a slope `a` that is learnt: a leaky ReLU whose bend is round.
 
-    silu(4 x) / 4 is a SiLU between convolutions that are scaled, which is what it is folded to: see `fold`.
+    ACON-C of Ma et al. (Activate or Not, arXiv 2009.04759) with a fixed sharpness, and one slope for all channels:
+    runtimes take twice as long for a slope of each.
     """
 
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(slope))
+
     def forward(self, features: Tensor) -> Tensor:
-        return F.silu(SHARPNESS * features) / SHARPNESS
+        positive = F.silu(SHARPNESS * features) / SHARPNESS
+        return positive + self.weight * (features - positive)
 
 
 def activation(name: str, channels: int) -> nn.Module:
@@ -150,4 +156,4 @@ def activation(name: str, channels: int) -> nn.Module:
         case "prelu":
             return PReLU(channels, SLOPE)
         case _:
-            return SharpSiLU()
+            return ACON(SLOPE)

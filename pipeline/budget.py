@@ -117,7 +117,7 @@ def parts_from_architecture(architecture: Architecture, lr_size: tuple[int, int]
 
     def conv(place: str, op: str, inputs: int, outputs: int, *, bias: bool = True, active: bool = False) -> Part:
         weights = int(op[-1]) ** 2 * inputs * outputs
-        slopes = outputs if active and activation == "prelu" else 0
+        slopes = {"prelu": outputs, "acon": 1}.get(activation, 0) if active else 0
         extra = outputs * bias + slopes
         return Part(place, op, inputs, outputs, weights * pixels, weights + extra)
 

@@ -76,10 +76,10 @@ class SearchSettings:
     variant: Variant = setting("b", choice(Variant))
 
     def activation_where(self, *, timed: bool) -> Activation:
-        """ "auto" is SiLU, which has no MACs, and ReLU where milliseconds count: that runtimes have for nothing."""
+        """ "auto" is ACON, which has no MACs, and ReLU where milliseconds count: that runtimes have for nothing."""
         if self.activation != "auto":
             return self.activation
-        return "relu" if timed else "silu"
+        return "relu" if timed else "acon"
 
 
 @dataclass(frozen=True, slots=True)

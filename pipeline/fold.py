@@ -2,11 +2,10 @@
 
 import copy
 
-import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.blocks import SHARPNESS, CollapsibleConv, PReLU, SharpSiLU
+from pipeline.blocks import CollapsibleConv, PReLU
 from pipeline.network import Network
 
 
@@ -20,8 +19,6 @@ def plain_from_network(network: Network) -> Network:
         for name, child in module.named_children():
             if isinstance(child, CollapsibleConv | PReLU):
                 setattr(module, name, child.folded())
-    if plain.architecture.activation == "silu" and plain.form == "training":
-        _sharpen(plain)
     step = plain.architecture.unshuffle
     if step > 1 and plain.form == "training":
         for conv in (plain.stem, plain.skip):
@@ -30,23 +27,6 @@ def plain_from_network(network: Network) -> Network:
     plain.form = "plain"
     plain.requires_grad_(False)
     return plain.eval()
-
-
-def _sharpen(plain: Network) -> None:
-    """Turns every silu(4 x) / 4 into a SiLU: features become 4 times what they were, from the stem to the tail.
-
-    Convolutions between them keep their weights, as what they read is 4 times as large too; their biases grow. Exact.
-    """
-    with torch.no_grad():
-        for name, module in list(plain.named_modules()):
-            if isinstance(module, nn.Conv2d) and name.startswith(("stem", "path")) and module.bias is not None:
-                module.bias *= SHARPNESS
-            for child_name, child in module.named_children():
-                if isinstance(child, SharpSiLU):
-                    setattr(module, child_name, nn.SiLU())
-        for conv, factor in ((plain.stem, SHARPNESS), (plain.tail, 1 / SHARPNESS)):
-            assert isinstance(conv, nn.Conv2d)
-            conv.weight *= factor
 
 
 def stride_over_blocks(conv: nn.Conv2d, step: int) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from pipeline import __version__
 from pipeline.architecture import Architecture, summary
+from pipeline.blocks import ACON, SHARPNESS
 from pipeline.fold import stride_over_blocks
 from pipeline.network import Network, nearest_matrix
 
@@ -33,8 +34,8 @@ def onnx_from_network(network: Network, precision: Precision, properties: Mappin
 
     The graph is written from torch.fx's trace of the network, so its bytes depend on nothing but the arguments. It has
     one node per operation, but for two that runtimes are slow at: the LR image is repeated by a convolution that is
-    added before the shuffle, and a shuffle by 2 is a transposed convolution with ones. Both are exact. A SiLU, which
-    this opset does not have, is two nodes, as runtimes know it.
+    added before the shuffle, and a shuffle by 2 is a transposed convolution with ones. Both are exact. An ACON, which
+    ONNX does not have, is five nodes.
     With fp16, convolutions and what stands between them work in half precision; the skip, through which the image
     itself goes, stays in float32 and is added in float32.
 
@@ -47,7 +48,7 @@ def onnx_from_network(network: Network, precision: Precision, properties: Mappin
     graph = _Graph(precision, architecture.channels)
     modules = dict(network.named_modules())
     names: dict[fx.Node, str] = {}
-    for node in fx.Tracer().trace(network).nodes:
+    for node in _Tracer().trace(network).nodes:
         inputs = [names[argument] for argument in node.all_input_nodes]
         match node.op:
             case "placeholder":
@@ -74,6 +75,13 @@ def _repeated_by_convolution(network: Network) -> Network:
     network.skip.weight = nn.Parameter(matrix[:, :, None, None])
     stride_over_blocks(network.skip, architecture.unshuffle)
     return network
+
+
+class _Tracer(fx.Tracer):
+    """Takes an activation for one operation."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, ACON) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Graph:
@@ -136,13 +144,21 @@ class _Graph:
             case nn.PReLU():
                 slope = self.weight(f"{name}_slope", self.array(module.weight, self.precision)[:, None, None])
                 return self.add("PRelu", name, [value, slope], self.precisions[value])
-            case nn.SiLU():
-                precision = self.precisions[value]
-                return self.add(
-                    "Mul", name, [value, self.add("Sigmoid", f"{name}_gate", [value], precision)], precision
-                )
+            case ACON():
+                return self.acon(name, module, value)
             case _:
                 raise ValueError(f"no ONNX operation for {type(module).__name__} at {name}")
+
+    def acon(self, name: str, module: ACON, value: str) -> str:
+        precision = self.precisions[value]
+        slope = self.array(module.weight, precision)
+        sharpness = self.weight(f"{name}_sharpness", np.array(SHARPNESS, TYPES[precision][1]))
+        gate = self.add(
+            "Sigmoid", f"{name}_gate", [self.add("Mul", f"{name}_sharp", [value, sharpness], precision)], precision
+        )
+        rise = self.add("Mul", f"{name}_rise", [gate, self.weight(f"{name}_above", 1 - slope)], precision)
+        share = self.add("Add", f"{name}_share", [rise, self.weight(f"{name}_slope", slope)], precision)
+        return self.add("Mul", name, [value, share], precision)
 
     def function(self, name: str, node: fx.Node, inputs: list[str]) -> str:
         precision = self.precisions[inputs[0]]

@@ -139,7 +139,7 @@ def float_nodes(model: onnx.ModelProto, *, corrected: bool = False) -> list[str]
     an image; and all that comes after the last convolutions, the addition of the image to what the network makes of it.
     The last convolutions lose an eighth to a half of all that is lost, but less than that where the quantiser corrects
     biases and features have no sign. After PReLU they have one, and half the steps for each: additions stay in float,
-    and so do the operations of a SiLU.
+    and so do the operations of an ACON.
     A narrow tail hands on the result itself: both of its convolutions stay, and after signed features the one before,
     which loses half of all that is lost then.
     """

@@ -18,4 +18,4 @@ def test_every_activation_is_timed_beside_relu(
     assert "onnxruntime fp32" in found["ms"]
     for candidate, row in found["ms"].items():
         assert {*row} == {*ACTIVATIONS}
-        assert found["ratios"][candidate]["silu"] == pytest.approx(row["silu"] / row["relu"])
+        assert found["ratios"][candidate]["acon"] == pytest.approx(row["acon"] / row["relu"])

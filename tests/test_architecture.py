@@ -69,7 +69,7 @@ def test_id_is_stable_across_versions() -> None:
         (EDGE, {"tail_width": -1}, "tail_width is at least 0, and 0 in the trilevel space, not -1"),
         (TRILEVEL, {"tail_width": 4}, "tail_width is at least 0, and 0 in the trilevel space, not 4"),
         (EDGE, {"tail": 7}, "kernels are 1, 3 or 5, not 3 and 7"),
-        (EDGE, {"activation": "gelu"}, "activation is one of relu, leaky_relu, prelu, silu, not 'gelu'"),
+        (EDGE, {"activation": "gelu"}, "activation is one of relu, leaky_relu, prelu, acon, not 'gelu'"),
         (EDGE, {"skip": "bicubic"}, "skip is one of none, nearest, conv1, conv3, conv5, not 'bicubic'"),
         (EDGE, {"unshuffle": 4, "shuffle": 8}, "unshuffle is 1 or 2, not 4"),
         (EDGE, {"path": ("up",)}, "edge upsamples in its tail; its path has no ups"),

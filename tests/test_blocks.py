@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.blocks import PReLU, SharpSiLU
+from pipeline.blocks import ACON, PReLU
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -26,9 +26,10 @@ def test_slopes_are_those_of_pytorch(training: bool) -> None:
         wanted = found
 
 
-def test_sharp_silu_is_a_relu_with_a_round_bend() -> None:
+def test_acon_is_a_leaky_relu_with_a_round_bend() -> None:
     features = torch.randn(2, 3, 6, 7, generator=torch.Generator().manual_seed(0))
-    silu = SharpSiLU()
-    torch.testing.assert_close(silu(features), features * torch.sigmoid(4 * features))
     far = features.sign() * (features.abs() + 5)
-    torch.testing.assert_close(silu(far), far.relu(), rtol=0, atol=1e-4)
+    with torch.no_grad():
+        acon = ACON(0.1)
+        torch.testing.assert_close(acon(features), features * (0.1 + 0.9 * torch.sigmoid(4 * features)))
+        torch.testing.assert_close(acon(far), torch.where(far > 0, far, 0.1 * far), rtol=0, atol=1e-4)

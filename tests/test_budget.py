@@ -29,11 +29,11 @@ def test_formula_is_fvcores_count_of_the_plain_form(
             4 * (216 + 576 + 864),
             216 + 16 + 576 + 16 + 864 + 12,
         ),
-        # a tail of 4 channels and 4 x 12 without a bias
+        # one slope for all channels; a tail of 4 channels and 4 x 12 without a bias
         (
-            Architecture("edge", 2, "rgb", 8, (CONV3,), activation="silu", tail_width=4),
+            Architecture("edge", 2, "rgb", 8, (CONV3,), activation="acon", tail_width=4),
             4 * (216 + 576 + 288 + 48),
-            216 + 8 + 576 + 8 + 288 + 4 + 48,
+            216 + 9 + 576 + 9 + 288 + 4 + 48,
         ),
         # one pixel of 4 channels in; the skip is 4 x 16 without a bias
         (

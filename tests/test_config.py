@@ -177,9 +177,9 @@ def test_a_latency_stands_alone_unless_macs_are_bounded_too(macs: tuple[str, ...
 @pytest.mark.parametrize(
     ("overrides", "activation"),
     [
-        ((), "silu"),
-        (("budget.macs=1G",), "silu"),
-        (("budget.macs=none", "budget.params=20K"), "silu"),
+        ((), "acon"),
+        (("budget.macs=1G",), "acon"),
+        (("budget.macs=none", "budget.params=20K"), "acon"),
         (LATENCY, "relu"),
         ((*LATENCY, "budget.macs=1G"), "relu"),
         (("search.activation=relu",), "relu"),

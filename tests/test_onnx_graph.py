@@ -21,7 +21,7 @@ ACTIVATIONS = {
     "relu": Counter(["Relu"]),
     "leaky_relu": Counter(["LeakyRelu"]),
     "prelu": Counter(["PRelu"]),
-    "silu": Counter({"Mul": 1, "Sigmoid": 1}),
+    "acon": Counter({"Mul": 3, "Sigmoid": 1, "Add": 1}),
 }
 
 
