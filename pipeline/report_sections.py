@@ -1,6 +1,7 @@
 """What a report says of a run: its verdict, key figures and sections, from its facts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pipeline.backends import candidate_model
 from pipeline.budget import short
@@ -62,7 +63,7 @@ def key_figures(facts: Facts) -> list[Figure]:
         gain = total["psnr_y"] - total["bicubic_psnr_y"]
         note = f"{gain:+.2f} over bicubic, {report['deployed']}, mean of {total['photographs']} photographs"
         figures.append(Figure("PSNR-Y", f"{total['psnr_y']:.2f} dB", note))
-    if row := next((row for row in report.get("latency") or [] if row["candidate"] == report["deployed"]), None):
+    if row := _of_deployed(report, "latency"):
         note = f"{1000 / row['median_ms']:.0f} frames/s, {row['candidate']}"
         if (first := fastest(facts)) and first is not row:
             note += f"; the fastest that passes: {first['median_ms']:.2f} ms, {first['candidate']}"
@@ -78,13 +79,18 @@ def key_figures(facts: Facts) -> list[Figure]:
             limit = f"{used / bound:.1%} of the budget of {short(bound)}" if bound else "no bound"
             where = f"at {_frame(basis['budget']['lr_size'])}, " if name == "macs" else ""
             figures.append(Figure(label, short(used), where + limit))
-    if report and (row := next((row for row in report["parity"] if row["candidate"] == report["deployed"]), None)):
+    if row := _of_deployed(report, "parity"):
         note = f"{row['candidate']}, worst image; {row['tolerance']:g} dB needed"
         figures.append(Figure("parity", parity_text(row["psnr_between_db"]), note))
     name = _deployed_model(facts)
     if name in facts.models:
         figures.append(Figure("model", size(facts.models[name]), name))
     return figures
+
+
+def _of_deployed(report: Mapping[str, Any], table: str) -> dict[str, Any] | None:
+    """The row of a table that is of the form whose quality is stated."""
+    return next((row for row in report.get(table) or [] if row["candidate"] == report["deployed"]), None)
 
 
 def _deployed_model(facts: Facts) -> str:

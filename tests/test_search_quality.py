@@ -29,9 +29,8 @@ from tests.bench.board_file import append, known_from_results, older, read_resul
 from tests.bench.board_picture import picture_of_board
 from tests.bench.board_tables import GAIN, beaten, hand_bar, hand_missing, markdown, targets
 from tests.bench.contest import best_recipe, best_shape
-from tests.bench.figures import NotRun, settings_of_board
+from tests.bench.figures import TRAINED, NotRun, settings_of_board
 from tests.bench.peer_latency import latencies_of_peer
-from tests.bench.search_quality import TRAINED
 from tests.bench.search_rows import ours_at_peer
 
 LINE = {"schema": 1, "name": "macs-8K/ours/seed0", "kind": "ours", "steps": 6000, "trained_on": [*TRAINED]}

@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 
 from tests.bench import trilevel
-from tests.bench.figures import MEASURED
+from tests.bench.figures import MEASURED, TRAINED
 
 
 def test_search_and_published_network_are_trained_and_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rng = np.random.default_rng(0)
-    for folder in (*trilevel.TRAINED, *(f"benchmarks/{name}" for name in MEASURED)):
+    for folder in (*TRAINED, *(f"benchmarks/{name}" for name in MEASURED)):
         (tmp_path / folder).mkdir(parents=True)
         Image.fromarray(rng.integers(0, 256, (48, 48, 3), np.uint8)).save(tmp_path / folder / "image.png")
     trilevel.main(["--steps", "3", "--batch", "1", "--patch", "8", "--precision", "fp32", "--data", str(tmp_path)])

@@ -16,8 +16,12 @@ GAIN, PEER_GAIN, MOST_TIME, MOST_SPREAD, LEAST_SHARE = 0.05, 0.30, 1.5, 0.05, 0.
 
 def means(prefix: str, known: Results) -> list[float]:
     """dB of the seeds of a row, on Set14 and B100; empty where none has run."""
-    found = [known.get(f"{prefix}/seed{seed}") for seed in SEEDS]
-    return [row["psnr_y"]["mean"] for row in found if row is not None]
+    return [row["psnr_y"]["mean"] for row in seeds(prefix, known)]
+
+
+def seeds(prefix: str, known: Results) -> list[Mapping[str, Any]]:
+    """The seeds of a row that have run."""
+    return [known[name] for seed in SEEDS if (name := f"{prefix}/seed{seed}") in known]
 
 
 def hand_bar(macs: int, known: Results) -> tuple[tuple[int, int], float] | None:
@@ -58,7 +62,7 @@ def targets(known: Results) -> list[dict[str, Any]]:
     found, gains = [], []
     for macs in GRID:
         section, bar = f"macs-{macs // 1000}K", hand_bar(macs, known)
-        ours = [known[name] for seed in SEEDS if (name := f"{section}/ours/seed{seed}") in known]
+        ours = seeds(f"{section}/ours", known)
         complete = bar is not None and len(ours) == len(SEEDS) and not hand_missing(macs, known)
         values = [row["psnr_y"]["mean"] for row in ours]
         gain = fmean(values) - bar[1] if bar is not None and complete else None
@@ -82,8 +86,7 @@ def targets(known: Results) -> list[dict[str, Any]]:
         for runtime in ("onnxruntime fp32", "best"):
             prefix = f"latency/{peer}/ours {runtime}"
             values = means(prefix, known)
-            rows = [known[name] for seed in SEEDS if (name := f"{prefix}/seed{seed}") in known]
-            kept = all(row["latency_ms"] <= row["peer_ms"] for row in rows)
+            kept = all(row["latency_ms"] <= row["peer_ms"] for row in seeds(prefix, known))
             complete = len(values) == len(theirs) == len(SEEDS)
             gain = fmean(values) - fmean(theirs) if complete else None
             found.append(_target(f"{peer}, {runtime}: dB over it in its time", PEER_GAIN, gain, kept=kept))

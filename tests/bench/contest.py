@@ -11,7 +11,6 @@ import torch
 
 from pipeline.budget import Budget
 from pipeline.config import SearchSettings
-from pipeline.network import network_from_architecture
 from pipeline.space import EdgeSpace
 from pipeline.training import supernet_from_recipe
 from tests.bench.board import GRID, LR_SIZE, PEER_RATES, PIXELS, PLAIN, RECIPES, Row, hand_designed, recipes_at
@@ -20,7 +19,7 @@ from tests.bench.figures import Data, NotRun, Results, of_edge, of_training
 from tests.bench.peer_export import cost_from_peer
 from tests.bench.peer_latency import latencies_of_network, latencies_of_peer
 from tests.bench.peers import peer_from_name
-from tests.bench.search_rows import ours, ours_at_peer, recipe_of
+from tests.bench.search_rows import ours, ours_at_peer, recipe_of, trained_alone
 from tests.bench.side_by_side import cost_of_search
 from tests.bench.trainer import Look, Schedule, Trainer, started
 
@@ -105,12 +104,9 @@ def _hand(row: Row, data: Data, known: Results, look: Look) -> dict[str, Any]:
 def _unsearched(row: Row, data: Data, look: Look) -> dict[str, Any]:
     """What the search would deliver without any evidence, in its own start: what the choice itself is worth."""
     recipe = recipe_of(row, "rgb", data)
-    supernet = supernet_from_recipe(recipe, Budget(LR_SIZE, macs=row.macs * PIXELS))
-    torch.manual_seed(row.seed)
-    network = network_from_architecture(supernet.delivered())
-    trainer = Trainer(network, "rgb", 2, data.pairs, _schedule(row, data, recipe.rate))
-    trainer.advance(row.steps, look)
-    return {**of_edge(network.architecture, row.macs), **of_training(trainer, data)}
+    architecture = supernet_from_recipe(recipe, Budget(LR_SIZE, macs=row.macs * PIXELS)).delivered()
+    trainer = trained_alone(row, architecture, data, look)
+    return {**of_edge(architecture, row.macs), **of_training(trainer, data)}
 
 
 def _rival(row: Row, data: Data, known: Results, look: Look) -> dict[str, Any]:

@@ -31,12 +31,11 @@ from tests.bench.board_file import SCHEMA, append, known_from_results, older, re
 from tests.bench.board_picture import picture_of_board
 from tests.bench.board_tables import beaten, markdown, owed, targets
 from tests.bench.contest import Place, run_row
-from tests.bench.figures import Data, NotRun, Results, Source, read_data, settings_of_board
+from tests.bench.figures import TRAINED, Data, NotRun, Results, Source, read_data, settings_of_board
 from tests.bench.side_by_side import count_memory_anew
 from tests.bench.trainer import Look
 
 RESULTS = Path("tests/bench/results/search_quality.jsonl")
-TRAINED = ("train/BSDS200", "train/T91")
 QUICK_STEPS = 24
 QUICK_ROWS = ("macs-8K/*", "latency/FSRCNN/pilot/*", "latency/FSRCNN/peer/seed0")
 INTERRUPTED = 130
@@ -50,8 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for pattern in given.only:
         if not any(fnmatchcase(row.name, pattern) for row in board):
             parser.error(f"no row is named {pattern}; --list names all")
-    settings = settings_of_board(given.train, quick=given.quick)
-    known = known_from_results(board, read_results(given.results), settings)
+    known = _known(given)
     if given.list:
         for row in chosen:
             print(f"{'done' if row.name in known else '    '}  {row.name}")
@@ -111,6 +109,12 @@ def _given(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, ar
     return parser, given
 
 
+def _known(given: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """The rows that are in the file of results."""
+    settings = settings_of_board(given.train, quick=given.quick)
+    return known_from_results(rows(given.steps), read_results(given.results), settings)
+
+
 def _source(given: argparse.Namespace, known: Results) -> Source:
     """With the precision of the rows that are there, so that no row differs from another by a measurement."""
     there = {row["precision"] for row in known.values()}
@@ -126,7 +130,6 @@ def run_rows(
 ) -> bool:
     """Runs rows and appends each to the results; `known` and `not_run` are filled. False where it was interrupted."""
     deadline = time.monotonic() + 60 * given.minutes
-    board, settings = rows(given.steps), settings_of_board(given.train, quick=given.quick)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         all_rows = bar.add_task("reading images", total=len(waiting), loss="")
@@ -136,7 +139,7 @@ def run_rows(
             for row in waiting:
                 if time.monotonic() > deadline:
                     break
-                known |= known_from_results(board, read_results(given.results), settings)  # others may run rows too
+                known |= _known(given)  # others may run rows too
                 if beaten(row.name, known) or (row.name in known and not given.again):
                     bar.advance(all_rows)
                     continue

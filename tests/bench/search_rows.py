@@ -7,11 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pipeline.architecture import Color
+import torch
+
+from pipeline.architecture import Architecture, Color
 from pipeline.budget import Budget, Device
 from pipeline.config import SearchSettings, TrainSettings
 from pipeline.manifest import hash_file
-from pipeline.network import load_network
+from pipeline.network import load_network, network_from_architecture
 from pipeline.search import search
 from pipeline.target import target_of_budget
 from pipeline.training import Progress, Recipe
@@ -19,7 +21,7 @@ from tests.bench.board import LR_SIZE, PIXELS, Row
 from tests.bench.board_file import search_version
 from tests.bench.figures import Data, NotRun, Results, of_edge, scored
 from tests.bench.peers import peer_from_name
-from tests.bench.trainer import Look
+from tests.bench.trainer import Look, Schedule, Trainer
 
 
 def ours(row: Row, data: Data, run: Path, look: Look) -> dict[str, Any]:
@@ -69,6 +71,16 @@ def recipe_of(row: Row, color: Color, data: Data) -> Recipe:
         activation=SearchSettings().activation_where(timed=bool(row.runtime)),
         precision=data.source.precision,
     )
+
+
+def trained_alone(row: Row, architecture: Architecture, data: Data, look: Look) -> Trainer:
+    """A network in the start and by the recipe of the search, without one."""
+    torch.manual_seed(row.seed)
+    recipe = recipe_of(row, "rgb", data)
+    schedule = Schedule(row.steps, data.batch, data.patch, recipe.rate, row.seed, data.source.precision)
+    trainer = Trainer(network_from_architecture(architecture), "rgb", 2, data.pairs, schedule)
+    trainer.advance(row.steps, look)
+    return trainer
 
 
 def of_search(run: Path, report: dict[str, Any], row: Row, color: Color, data: Data) -> dict[str, Any]:

@@ -15,18 +15,15 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from deploy.probe import memory_mib
 from pipeline.architecture import architecture_from_dict
 from pipeline.budget import Budget
 from pipeline.errors import PipelineError
-from pipeline.network import network_from_architecture
 from pipeline.search import search
 from tests.bench.board import LR_SIZE, PIXELS, Row
 from tests.bench.figures import Data, NotRun, Results, Source, of_edge, of_training, read_data
-from tests.bench.search_rows import of_search, recipe_of
-from tests.bench.trainer import Look, Schedule, Trainer
+from tests.bench.search_rows import of_search, recipe_of, trained_alone
+from tests.bench.trainer import Look
 
 TURN = 50  # steps
 
@@ -63,13 +60,9 @@ def _search(row: Row, data: Data, look: Look) -> Callable[[], Figures]:
 
 
 def _train(row: Row, network: dict[str, Any], data: Data, look: Look) -> Callable[[], Figures]:
-    torch.manual_seed(row.seed)
-    recipe = recipe_of(row, "rgb", data)
-    schedule = Schedule(row.steps, data.batch, data.patch, recipe.rate, row.seed, data.source.precision)
-    built = network_from_architecture(architecture_from_dict(network))
-    trainer = Trainer(built, "rgb", 2, data.pairs, schedule)
-    trainer.advance(row.steps, look)
-    return lambda: {**of_edge(built.architecture, row.macs), **of_training(trainer, data)}
+    architecture = architecture_from_dict(network)
+    trainer = trained_alone(row, architecture, data, look)
+    return lambda: {**of_edge(architecture, row.macs), **of_training(trainer, data)}
 
 
 def turn_about(jobs: Mapping[str, Job], source: Source, look: Look) -> dict[str, Figures]:
