@@ -1,8 +1,10 @@
 """Runs an exported model: one shape for every runtime, and what a model says about itself."""
 
+import io
 import json
 import tempfile
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -160,6 +162,9 @@ class OnnxRuntimeRunner:
             )
         if not path.is_file():
             raise ModelUnreadable(f"no model at {path}")
+        if device != "cpu" and hasattr(onnxruntime, "preload_dlls"):
+            with redirect_stdout(io.StringIO()):  # it prints what it does not find, which then is an error below
+                onnxruntime.preload_dlls()  # CUDA and cuDNN, where pip has installed them
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3 if device == "cpu" else 4  # errors, which are raised as well

@@ -1,4 +1,4 @@
-"""Whether training in bfloat16 is worth it on this CPU, by a quick measurement."""
+"""Whether training in bfloat16 is worth it on this device, by a quick measurement."""
 
 from functools import cache, partial
 
@@ -14,17 +14,18 @@ PATCHES, CHANNELS, SIDE = 16, 16, 48  # of the batch that is timed: that of a sm
 
 
 @cache
-def bf16_pays() -> bool:
+def bf16_pays(device: str = "cpu") -> bool:
     """Whether a step of convolutions is at least `FASTER` times as fast in bfloat16 as in float32.
 
-    Up to six times with AMX; without, from twice as fast to slower, which no capability tells. A CPU without
-    instructions for it is not tried. Takes half a second, once in a process.
+    Up to six times on a CPU with AMX; without, from twice as fast to slower, which no capability tells. A device
+    without instructions for it is not tried. Takes half a second, once in a process.
     """
-    if not torch.cpu._is_avx512_bf16_supported():
+    if not (torch.cuda.is_bf16_supported() if device == "cuda" else torch.cpu._is_avx512_bf16_supported()):
         return False
     generator = torch.Generator().manual_seed(0)
-    features = torch.rand(PATCHES, CHANNELS, SIDE, SIDE, generator=generator).to(memory_format=torch.channels_last)
-    kernels = [torch.randn(CHANNELS, CHANNELS, 3, 3, generator=generator) / CHANNELS for _ in range(LAYERS)]
+    features = torch.rand(PATCHES, CHANNELS, SIDE, SIDE, generator=generator)
+    features = features.to(device, memory_format=torch.channels_last)
+    kernels = [torch.randn(CHANNELS, CHANNELS, 3, 3, generator=generator).to(device) / CHANNELS for _ in range(LAYERS)]
     work = {name: partial(_step, features, kernels, name == "bf16") for name in ("fp32", "bf16")}
     timings = time_interleaved(work, ROUNDS)
     return timings["fp32"].median_ms >= FASTER * timings["bf16"].median_ms
@@ -33,7 +34,8 @@ def bf16_pays() -> bool:
 def _step(features: Tensor, kernels: list[Tensor], bf16: bool) -> None:
     """Forwards and backwards through a chain of convolutions, as training goes."""
     weights = [kernel.clone().requires_grad_() for kernel in kernels]
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+    with torch.autocast(features.device.type, torch.bfloat16, enabled=bf16):
         for weight in weights:
             features = F.relu(F.conv2d(features, weight, padding=1))
     features.float().mean().backward()  # type: ignore[no-untyped-call]
+    float(weights[0].grad.sum())  # type: ignore[union-attr]  # a GPU is waited for

@@ -16,6 +16,7 @@ Relaxation = Literal["sorted", "sparsestmax", "sparsemax", "softmax", "gumbel", 
 Scale = Literal[2, 3, 4]
 Unshuffle = Literal[1, 2]
 TrainPrecision = Literal["auto", "fp32", "bf16"]
+TrainDevice = Literal["auto", "cpu", "cuda"]
 
 MACS = 3_700_000_000  # about 16,000 for each LR pixel of 360x640
 
@@ -92,6 +93,7 @@ class TrainSettings:
     teacher: str = setting("", text())
     teacher_weight: float = setting(0.5, number(0, 1))
     precision: TrainPrecision = setting("auto", choice(TrainPrecision))
+    device: TrainDevice = setting("auto", choice(TrainDevice))
 
 
 @dataclass(frozen=True, slots=True)

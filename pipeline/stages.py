@@ -55,6 +55,7 @@ def search_run(run: Path, settings: Settings) -> None:
         teacher=train.teacher,
         teacher_weight=train.teacher_weight,
         precision=train.precision,
+        train_device=train.device,
     )
     budget, folders = settings.budget.bounds, settings.data.train
     inputs = hash_folders(folders, task.scale) | _profile_hash(budget)

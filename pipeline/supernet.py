@@ -198,10 +198,10 @@ class EdgeSupernet(nn.Module):
         return float(error.square().mean())
 
     def _note(self, first: Genes, second: Genes, difference: float) -> None:
-        features = torch.from_numpy(self._features(first) - self._features(second))
+        features = torch.from_numpy(self._features(first) - self._features(second)).to(self.gram.device)
         self.gram += features[:, None] * features
         self.moment += features * difference
-        self.noise += torch.tensor([difference**2, 1.0], dtype=torch.float64)
+        self.noise += self.noise.new_tensor([difference**2, 1.0])
 
     def _features(self, genes: Genes) -> Floats:
         offset = self._shape_features.shape[1] - self._starts[1]
@@ -213,9 +213,8 @@ class EdgeSupernet(nn.Module):
 
     def _logits(self) -> list[Floats]:
         """Worth of each option, in units of `PATIENCE` standard errors. Equal where nothing is known yet."""
-        precision = (self.gram + PRIOR * torch.eye(len(self.moment), dtype=torch.float64)).numpy()
-        covariance = np.linalg.inv(precision)
-        worth = -covariance @ self.moment.numpy()
+        covariance = np.linalg.inv(self.gram.cpu().numpy() + PRIOR * np.eye(len(self.moment)))
+        worth = -covariance @ self.moment.cpu().numpy()
         squares, count = self.noise.tolist()
         covariance *= squares / count if count else 1.0
         shape, offset = self._shape_features, self._shape_features.shape[1] - self._starts[1]

@@ -8,6 +8,7 @@ import torch
 from torch.backends import cudnn
 
 from deploy.runners import Frame
+from pipeline.config import TrainDevice
 from pipeline.errors import BackendMissing
 from pipeline.model_facts import metadata_from_architecture
 from pipeline.network import Network
@@ -16,6 +17,15 @@ Device = Literal["cpu", "cuda"]
 Computed = Literal["fp32", "tf32", "fp16", "bf16"]
 
 TYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def device_named(asked: TrainDevice) -> Device:
+    """ "auto" is a GPU where PyTorch finds one. Raises BackendMissing where one is asked for and absent."""
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise BackendMissing("PyTorch finds no CUDA device", "needs an NVIDIA GPU and a PyTorch built for CUDA")
+    return asked
 
 
 class TorchRunner:
@@ -27,8 +37,7 @@ class TorchRunner:
     """
 
     def __init__(self, network: Network, device: Device = "cpu", precision: Computed = "fp32") -> None:
-        if device == "cuda" and not torch.cuda.is_available():
-            raise BackendMissing("PyTorch finds no CUDA device", "needs an NVIDIA GPU and a PyTorch built for CUDA")
+        device = device_named(device)
         self.metadata = metadata_from_architecture(network.architecture, precision)
         self._device, self._tf32 = device, precision == "tf32"
         self._network = copy.deepcopy(network).to(device, torch.float32).eval()

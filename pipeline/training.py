@@ -9,16 +9,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.backends import cudnn
 
+from deploy.runners import Frame
 from deploy.upscale import Infer, upscale_image
 from pipeline.architecture import Architecture, Color, Space, Variant, architecture_from_dict, summary
 from pipeline.autocast import bf16_pays
 from pipeline.budget import Budget, Cost, Device, cost_from_architecture
 from pipeline.checkpoint import Checkpoint, save_checkpoint
-from pipeline.config import Relaxation, TrainPrecision
+from pipeline.config import Relaxation, TrainDevice, TrainPrecision
 from pipeline.data import Pair, PatchSampler
 from pipeline.distill import taught, teacher_from_file
 from pipeline.errors import ConfigError
@@ -27,7 +28,7 @@ from pipeline.metrics import psnr_y
 from pipeline.network import Network, network_from_architecture
 from pipeline.space import EdgeSpace
 from pipeline.supernet import EdgeSupernet
-from pipeline.torch_runner import TorchRunner
+from pipeline.torch_runner import TorchRunner, device_named
 from pipeline.trilevel import TrilevelSupernet
 from pipeline.trilevel_space import TrilevelSpace
 
@@ -46,6 +47,7 @@ class Recipe:
     activation, unshuffle: of `edge` architectures. variant: of the `trilevel` space.
     teacher: a .onnx or .safetensors file, "" for none; teacher_weight: its share of the loss.
     precision: of the convolutions in training; "auto" measures whether bf16 is faster than fp32 here.
+    train_device: where steps are computed; "auto" is a GPU where there is one.
     """
 
     space: Space
@@ -63,6 +65,7 @@ class Recipe:
     teacher: str = ""
     teacher_weight: float = 0.0
     precision: TrainPrecision = "auto"
+    train_device: TrainDevice = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +169,8 @@ class Training:
     def __init__(self, recipe: Recipe, budget: Budget, pairs: Sequence[Pair], device: Device | None = None) -> None:
         self.recipe, self.budget, self.device = recipe, budget, device
         self.supernet = supernet_from_recipe(recipe, budget, device)
-        self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.place = device_named(recipe.train_device)
+        self.supernet.to(self.place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: Network | None = None
         self.teacher: Infer | None = None
         if recipe.teacher:
@@ -178,7 +182,7 @@ class Training:
         self.step, self.radius = 0, 0.0
         self.notes: dict[str, Any] = {
             "cut_step": None,
-            "precision": _precision(recipe.precision),
+            "precision": _precision(recipe.precision, self.place),
             "loss": 0.0,
             "seconds": {"search": 0.0, "train": 0.0},
             "finalists": [],
@@ -197,8 +201,8 @@ class Training:
             if self.phase == "train":  # the cut looks at networks and may time them: no part of a step
                 started = time.perf_counter()
         lr, hr = self.sampler.batch(self.step)
-        lr = lr.contiguous(memory_format=torch.channels_last)
-        shown = taught(self.teacher, lr) if self.teacher is not None else hr
+        shown = taught(self.teacher, lr).to(self.place) if self.teacher is not None else hr
+        lr, hr = lr.to(self.place, memory_format=torch.channels_last), hr.to(self.place)
         weight = recipe.teacher_weight if self.teacher is not None else 0.0
 
         def objective(sr: Tensor) -> Tensor:
@@ -208,16 +212,17 @@ class Training:
 
         for group in self.optimizer.param_groups:
             group["lr"] = group["factor"] * self._rate()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.notes["precision"] == "bf16"):
-            if self.network is None:
-                loss = self.supernet.loss(lr, hr, self.step, objective)
-            else:
-                loss = objective(self.network(lr))
-        if not math.isfinite(loss.item()):
-            hint = "lower train.rate and run the same command again"
-            raise ConfigError(f"training diverged: the loss of step {self.step + 1} is not a number", hint)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        with cudnn.flags(enabled=True, deterministic=True):  # on a GPU too, the same seed makes the same network
+            with torch.autocast(self.place, torch.bfloat16, enabled=self.notes["precision"] == "bf16"):
+                if self.network is None:
+                    loss = self.supernet.loss(lr, hr, self.step, objective)
+                else:
+                    loss = objective(self.network(lr))
+            if not math.isfinite(loss.item()):
+                hint = "lower train.rate and run the same command again"
+                raise ConfigError(f"training diverged: the loss of step {self.step + 1} is not a number", hint)
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.step += 1
         mean = self.notes["loss"]
@@ -232,9 +237,9 @@ class Training:
             self.radius = min(1.0, self.step / end)
             self.supernet.set_radius(self.radius)
         if self.step >= end or self.supernet.is_discrete():
-            mixed = _psnr_y(lambda lr: _mean_outputs(self.supernet, lr), self.watched, self.recipe)
+            mixed = self._psnr_y(lambda lr: _mean_outputs(self.supernet, lr, self.place))
             network = self._cut()
-            cut = _psnr_y(TorchRunner(network).infer, self.watched, self.recipe)
+            cut = self._psnr_y(TorchRunner(network, self.place).infer)
             self.notes |= {"cut_step": self.step, "supernet_psnr_y": mixed, "cut_psnr_y": cut}
             self._train(network)
 
@@ -259,7 +264,7 @@ class Training:
 
     def _train(self, network: Network) -> None:
         self.radius = 1.0
-        self.network = network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.train().to(self.place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = _optimizer([{"params": list(network.parameters()), "factor": 1.0}])
 
     def _rate(self) -> float:
@@ -275,7 +280,7 @@ class Training:
                 steps=self.recipe.steps,
                 phase=self.phase,
                 loss=self.notes["loss"],
-                psnr_y=_psnr_y(TorchRunner(network).infer, self.watched, self.recipe),
+                psnr_y=self._psnr_y(TorchRunner(network, self.place).infer),
                 macs=cost.macs,
                 params=cost.params,
                 latency_ms=cost.latency_ms,
@@ -286,6 +291,12 @@ class Training:
             )
             self.history.append(asdict(progress))
         return replace(Progress(**self.history[-1]), step=self.step, phase=self.phase, loss=self.notes["loss"])
+
+    def _psnr_y(self, infer: Infer) -> float:
+        """Mean PSNR-Y in dB of the watched images."""
+        scale, color = self.recipe.scale, self.recipe.color
+        enlarged = (upscale_image(infer, pair.lr, scale=scale, color=color) for pair in self.watched)
+        return fmean(psnr_y(sr, pair.hr, scale) for sr, pair in zip(enlarged, self.watched, strict=True))
 
     def report(self) -> dict[str, Any]:
         assert self.network is not None
@@ -304,6 +315,7 @@ class Training:
             "relaxation": self.recipe.relaxation,
             "steps": self.recipe.steps,
             "precision": self.notes["precision"],
+            "train_device": self.place,
             "cut_step": searched,
             "supernet_psnr_y": self.notes["supernet_psnr_y"],
             "cut_psnr_y": self.notes["cut_psnr_y"],
@@ -336,19 +348,20 @@ class Training:
         return json.dumps([SCHEMA, settings_of(self.recipe, self.budget), dict(inputs)], sort_keys=True)
 
 
-def _precision(asked: TrainPrecision) -> str:
+def _precision(asked: TrainPrecision, place: str) -> str:
     if asked != "auto":
         return asked
-    return "bf16" if bf16_pays() else "fp32"
+    return "bf16" if bf16_pays(place) else "fp32"
 
 
 def _optimizer(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
 
 
-def _mean_outputs(supernet: Supernet, lr: np.ndarray[Any, np.dtype[np.float32]]) -> Any:
-    with torch.no_grad():
-        return torch.stack(supernet.outputs(torch.from_numpy(lr))).mean(0).numpy()
+def _mean_outputs(supernet: Supernet, lr: Frame, place: str) -> Frame:
+    with torch.no_grad(), cudnn.flags(enabled=True, allow_tf32=False):
+        mean: Frame = torch.stack(supernet.outputs(torch.from_numpy(lr).to(place))).mean(0).cpu().numpy()
+    return mean
 
 
 def _centre(pair: Pair, scale: int) -> Pair:
@@ -357,9 +370,3 @@ def _centre(pair: Pair, scale: int) -> Pair:
     top, left = (pair.lr.shape[0] - height) // 2, (pair.lr.shape[1] - width) // 2
     hr = pair.hr[top * scale : (top + height) * scale, left * scale : (left + width) * scale]
     return replace(pair, lr=pair.lr[top : top + height, left : left + width], hr=hr)
-
-
-def _psnr_y(infer: Infer, pairs: Sequence[Pair], recipe: Recipe) -> float:
-    """Mean PSNR-Y in dB."""
-    enlarged = (upscale_image(infer, pair.lr, scale=recipe.scale, color=recipe.color) for pair in pairs)
-    return fmean(psnr_y(sr, pair.hr, recipe.scale) for sr, pair in zip(enlarged, pairs, strict=True))

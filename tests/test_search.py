@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from pipeline.architecture import Architecture, Cell, architecture_from_dict
 from pipeline.budget import Budget, Cost, Device, cost_from_architecture
-from pipeline.config import TrainPrecision
+from pipeline.config import TrainDevice, TrainPrecision
 from pipeline.data import Pair, load_pairs
 from pipeline.errors import BudgetMissed, ConfigError, DataError, InfeasibleBudget
 from pipeline.manifest import check_outputs
@@ -23,6 +23,7 @@ from pipeline.training import Progress, Recipe, hold_out, space_from_recipe
 
 RECIPE = Recipe("edge", 2, "rgb", "sparsestmax", steps=40, batch=2, patch=12, rate=2e-3, seed=1, precision="fp32")
 BUDGET = Budget((32, 32), macs=5_000 * 1024)
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +66,16 @@ def test_at_the_cut_the_supernet_is_the_delivered_network(tmp_path: Path, pairs:
     assert report["cut_gap_db"] <= 0.01
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(
-    tmp_path: Path, pairs: list[Pair], precision: TrainPrecision
+    tmp_path: Path, pairs: list[Pair], precision: TrainPrecision, device: TrainDevice
 ) -> None:
     weights = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        search(tmp_path / name, replace(RECIPE, seed=seed, precision=precision), BUDGET, pairs, inputs={})
+        recipe = replace(RECIPE, seed=seed, precision=precision, train_device=device)
+        report = search(tmp_path / name, recipe, BUDGET, pairs, inputs={})
+        assert report["train_device"] == device
         weights.append(load_file(tmp_path / name / "search" / "weights.safetensors"))
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
     assert any(
@@ -80,35 +84,39 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(
     )
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("stop", [15, 25], ids=["while searching", "while training"])
 def test_an_interrupted_search_goes_on_to_the_same_weights(
-    tmp_path: Path, pairs: list[Pair], stop: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pairs: list[Pair], stop: int, device: TrainDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Measured anew, the other precision may be the faster one: it stays with the one it began with."""
     monkeypatch.setattr("pipeline.search.CHECKPOINT_SECONDS", -1.0)
-    recipe = replace(RECIPE, precision="auto")
+    monkeypatch.setattr(EdgeSupernet, "choosing", 0.5)  # the cut is at step 20
+    recipe = replace(RECIPE, precision="auto", train_device=device)
 
     def interrupt(progress: Progress) -> None:
         if progress.step == stop:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.training.bf16_pays", lambda: True)
+    monkeypatch.setattr("pipeline.training.bf16_pays", lambda _: True)
     with pytest.raises(KeyboardInterrupt):
         search(tmp_path / "cut", recipe, BUDGET, pairs, inputs={}, on_progress=interrupt)
-    monkeypatch.setattr("pipeline.training.bf16_pays", lambda: False)
+    monkeypatch.setattr("pipeline.training.bf16_pays", lambda _: False)
     steps: list[int] = []
     report = search(tmp_path / "cut", recipe, BUDGET, pairs, inputs={}, on_progress=lambda p: steps.append(p.step))
     assert report["precision"] == "bf16"
-    search(tmp_path / "whole", replace(RECIPE, precision="bf16"), BUDGET, pairs, inputs={})
+    search(tmp_path / "whole", replace(recipe, precision="bf16"), BUDGET, pairs, inputs={})
     assert steps[0] == stop // 10 * 10 + 1
     one, two = (load_file(tmp_path / name / "search" / "weights.safetensors") for name in ("cut", "whole"))
     assert one.keys() == two.keys()
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 
 
-def test_the_published_space_ends_as_one_network_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_published_space_ends_as_one_network_too(tmp_path: Path, device: TrainDevice) -> None:
     budget = Budget((256, 256), macs=15_400_000_000)
     recipe = replace(RECIPE, space="trilevel", scale=4, relaxation="sorted", steps=3, batch=1, patch=8)
+    recipe = replace(recipe, train_device=device)
     report = search(tmp_path, recipe, budget, load_pairs(["scikit-image:test"], 4)[:1], inputs={})
     network = load_network(tmp_path / "search" / "weights.safetensors")
     assert network.architecture.space == "trilevel"

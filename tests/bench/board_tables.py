@@ -154,7 +154,8 @@ def _made_on(known: Results) -> list[str]:
     for row in known.values():
         if "device" in row:
             threads = f"{row['threads']} thread{'' if row['threads'] == 1 else 's'}"
-            device = f"{row['device']['cpu']}, {threads} ({row['device']['features']})"
+            on = row["device"]
+            device = on["gpu"] if "gpu" in on else f"{on['cpu']}, {threads} ({on['features']})"
             trained = f"PyTorch {row['torch']} in {row['precision']}, trained on {' and '.join(row['trained_on'])}"
             lines.setdefault(f"{device}, {trained}", []).append(row["date"][:10])
     return [f"{line}: {len(dates)} rows, {min(dates)} to {max(dates)}." for line, dates in lines.items()]

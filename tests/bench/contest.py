@@ -86,7 +86,8 @@ def _all(names: Sequence[str], known: Results) -> list[Mapping[str, Any]]:
 
 
 def _schedule(row: Row, data: Data, rate: float) -> Schedule:
-    return Schedule(row.steps, data.batch, data.patch, rate, row.seed, data.source.precision)
+    source = data.source
+    return Schedule(row.steps, data.batch, data.patch, rate, row.seed, source.precision, source.device)
 
 
 def _hand(row: Row, data: Data, known: Results, look: Look) -> dict[str, Any]:

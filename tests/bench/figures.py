@@ -12,6 +12,7 @@ from pipeline.architecture import Architecture, Color, summary
 from pipeline.budget import cost_from_architecture
 from pipeline.data import Pair, load_pairs
 from pipeline.images import hash_folders
+from pipeline.torch_runner import Device
 from tests.bench.board import LR_SIZE, PIXELS
 from tests.bench.trainer import Trainer, scores
 
@@ -31,13 +32,14 @@ class NotRun(Exception):
 class Source:
     """Where images are: `trained_on` are folders in `folder`. quick: crops of embedded photographs instead.
 
-    precision: of the convolutions in training, the same for all that is compared.
+    precision, device: of the convolutions in training, the same for all that is compared.
     """
 
     folder: Path
     trained_on: tuple[str, ...]
     precision: Literal["bf16", "fp32"]
     quick: bool = False
+    device: Device = "cpu"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from rich.console import Console
@@ -26,6 +26,7 @@ from pipeline.autocast import bf16_pays
 from pipeline.errors import PipelineError
 from pipeline.manifest import atomic_path
 from pipeline.profile import FOLDER, profile_path
+from pipeline.torch_runner import Device
 from tests.bench.board import SEARCHES, STEPS, Row, rows
 from tests.bench.board_file import SCHEMA, append, known_from_results, older, read_results, search_version
 from tests.bench.board_picture import picture_of_board
@@ -91,6 +92,7 @@ def _given(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, ar
     parser.add_argument(
         "--precision", choices=("bf16", "fp32"), help="of training (default: that of the rows there, or the faster one)"
     )
+    parser.add_argument("--device", choices=get_args(Device), default="cpu", help="to train on (default: %(default)s)")
     parser.add_argument("--profile", nargs="+", metavar="NAME", help="of this device (default: all in profiles/)")
     parser.add_argument("--work", type=Path, default=Path("runs/search_quality"), help="where searches can go on")
     parser.add_argument("--list", action="store_true", help="name the rows and end")
@@ -119,7 +121,8 @@ def _source(given: argparse.Namespace, known: Results) -> Source:
     """With the precision of the rows that are there, so that no row differs from another by a measurement."""
     there = {row["precision"] for row in known.values()}
     precision = given.precision or (there.pop() if len(there) == 1 else "bf16" if bf16_pays() else "fp32")
-    return Source(given.data, tuple(given.train), "bf16" if precision == "bf16" else "fp32", given.quick)
+    trained = tuple(given.train)
+    return Source(given.data, trained, "bf16" if precision == "bf16" else "fp32", given.quick, given.device)
 
 
 def run_rows(
@@ -182,7 +185,7 @@ def _facts(row: Row, data: Data) -> dict[str, Any]:
         **data.settings,
         "images": len(data.pairs),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": device_facts("onnxruntime"),
+        "device": device_facts("torch cuda" if data.source.device == "cuda" else "torch"),
         "threads": torch.get_num_threads(),
         "precision": data.source.precision,
         "torch": torch.__version__,

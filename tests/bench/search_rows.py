@@ -70,6 +70,7 @@ def recipe_of(row: Row, color: Color, data: Data) -> Recipe:
         seed=row.seed,
         activation=SearchSettings().activation_where(timed=bool(row.runtime)),
         precision=data.source.precision,
+        train_device=data.source.device,
     )
 
 
@@ -77,7 +78,8 @@ def trained_alone(row: Row, architecture: Architecture, data: Data, look: Look) 
     """A network in the start and by the recipe of the search, without one."""
     torch.manual_seed(row.seed)
     recipe = recipe_of(row, "rgb", data)
-    schedule = Schedule(row.steps, data.batch, data.patch, recipe.rate, row.seed, data.source.precision)
+    source = data.source
+    schedule = Schedule(row.steps, data.batch, data.patch, recipe.rate, row.seed, source.precision, source.device)
     trainer = Trainer(network_from_architecture(architecture), "rgb", 2, data.pairs, schedule)
     trainer.advance(row.steps, look)
     return trainer

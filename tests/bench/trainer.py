@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.backends import cudnn
 
 from deploy.runners import Frame
 from deploy.upscale import upscale_image
@@ -19,6 +20,7 @@ from pipeline.data import Pair, PatchSampler
 from pipeline.fold import plain_from_network
 from pipeline.metrics import psnr_y
 from pipeline.network import Network, network_from_architecture
+from pipeline.torch_runner import Device
 from pipeline.training import hold_out, rate_at
 
 Look = Callable[[int, float], None]  # told (steps done, running mean of the loss)
@@ -28,7 +30,7 @@ Look = Callable[[int, float], None]  # told (steps done, running mean of the los
 class Schedule:
     """steps: of the whole training. patch: side of an LR patch in pixels. rate: peak learning rate of AdamW.
 
-    precision: of the convolutions, "bf16" or "fp32".
+    precision: of the convolutions, "bf16" or "fp32". device: that steps are computed on.
     """
 
     steps: int
@@ -37,6 +39,7 @@ class Schedule:
     rate: float = 4e-3
     seed: int = 0
     precision: Literal["bf16", "fp32"] = "fp32"
+    device: Device = "cpu"
 
 
 class Trainer:
@@ -46,7 +49,7 @@ class Trainer:
     """
 
     def __init__(self, network: nn.Module, color: Color, scale: int, pairs: Sequence[Pair], schedule: Schedule) -> None:
-        self.network = network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.train().to(schedule.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.color, self.scale, self.schedule = color, scale, schedule
         trained, self.watched = hold_out(pairs)
         self.sampler = PatchSampler(trained, scale, schedule.patch, schedule.batch, color, schedule.seed)
@@ -59,13 +62,16 @@ class Trainer:
         for _ in range(min(steps, self.schedule.steps - self.step)):
             begun = time.perf_counter()
             lr, hr = self.sampler.batch(self.step)
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.schedule.precision == "bf16"):
-                sr: Tensor = self.network(lr.contiguous(memory_format=torch.channels_last))
-            loss = (sr.float() - hr).abs().mean()
+            lr = lr.to(self.schedule.device, memory_format=torch.channels_last)
+            hr = hr.to(self.schedule.device)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate_at(self.step, self.schedule.steps, self.schedule.rate)
             self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            with cudnn.flags(enabled=True, deterministic=True):
+                with torch.autocast(self.schedule.device, torch.bfloat16, enabled=self.schedule.precision == "bf16"):
+                    sr: Tensor = self.network(lr)
+                loss = (sr.float() - hr).abs().mean()
+                loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             self.step += 1
             self.loss = loss.item() if self.step == 1 else 0.99 * self.loss + 0.01 * loss.item()
@@ -85,11 +91,12 @@ class Trainer:
 def mean_psnr_y(network: nn.Module, pairs: Sequence[Pair], color: Color, scale: int) -> float:
     """Mean PSNR-Y in dB of the images that a network makes, in float32."""
     runner = copy.deepcopy(network).eval()
+    device = next(runner.parameters()).device
     multiple = runner.architecture.unshuffle if isinstance(runner, Network) else 1
 
     def infer(frame: Frame) -> Frame:
-        with torch.inference_mode():
-            output: Frame = runner(torch.from_numpy(frame)).numpy()
+        with torch.inference_mode(), cudnn.flags(enabled=True, allow_tf32=False):
+            output: Frame = runner(torch.from_numpy(frame).to(device)).cpu().numpy()
         return output
 
     enlarged = (upscale_image(infer, pair.lr, scale=scale, color=color, multiple=multiple) for pair in pairs)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from rich.console import Console
@@ -24,6 +24,7 @@ from pipeline.budget import Budget, cost_from_architecture
 from pipeline.data import Pair, load_pairs
 from pipeline.network import load_network, network_from_architecture
 from pipeline.search import search
+from pipeline.torch_runner import Device, device_named
 from pipeline.training import Recipe
 from tests.bench.figures import MEASURED, TRAINED, with_mean
 from tests.bench.published import published
@@ -43,16 +44,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--patch", type=int, default=24, help="side of an LR patch (%(default)s)")
     parser.add_argument("--rate", type=float, default=4e-3, help="peak learning rate of both (%(default)s)")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="of training (%(default)s)")
+    parser.add_argument("--device", choices=get_args(Device), default="cpu", help="to train on (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("SR_DATA", "../shared/data")))
     given = parser.parse_args(arguments)
     pairs = load_pairs([given.data / name for name in TRAINED], 4)
     benchmarks = {name: load_pairs([given.data / "benchmarks" / name], 4) for name in MEASURED}
     recipe = Recipe(
-        "trilevel", 4, "rgb", "sorted", given.steps, given.batch, given.patch, given.rate, 0, precision=given.precision
+        "trilevel",
+        4,
+        "rgb",
+        "sorted",
+        given.steps,
+        given.batch,
+        given.patch,
+        given.rate,
+        0,
+        precision=given.precision,
+        train_device=given.device,
     )
     told = {"steps": given.steps, "batch": given.batch, "patch": given.patch, "rate": given.rate}
     told |= {"precision": given.precision, "trained_on": TRAINED, "threads": torch.get_num_threads()}
-    told |= {"torch": torch.__version__, "device": device_facts("onnxruntime")}
+    told |= {"torch": torch.__version__, "device": device_facts("torch cuda" if given.device == "cuda" else "torch")}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         ours = searched(recipe, pairs, _look(bar, "search", given.steps))
@@ -84,7 +96,8 @@ def trained(
 ) -> dict[str, Any]:
     """B-1, by a schedule that ends after so many seconds."""
     precision: Literal["bf16", "fp32"] = "bf16" if recipe.precision == "bf16" else "fp32"
-    schedule = Schedule(TIMED, recipe.batch, recipe.patch, recipe.rate, recipe.seed, precision)
+    device = device_named(recipe.train_device)
+    schedule = Schedule(TIMED, recipe.batch, recipe.patch, recipe.rate, recipe.seed, precision, device)
     timed = _trainer(schedule, pairs)
     timed.advance(TIMED)
     schedule = replace(schedule, steps=max(1, round(seconds / median(timed.seconds))))
