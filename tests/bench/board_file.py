@@ -1,10 +1,11 @@
 """The file of finished rows: which of them count for the board as it is asked for, and how one is added."""
 
-import ast
 import fcntl
 import hashlib
+import io
 import json
 import os
+import tokenize
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -70,10 +71,20 @@ def append(path: Path, line: Line) -> None:
 
 @cache
 def search_version() -> str:
-    """A hash of what the modules of the search do; comments and layout leave it as it is."""
+    """A hash of the modules of the search without their comments, the same in every version of Python."""
     folder = Path(__file__).parents[2] / "pipeline"
-    trees = [ast.dump(ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))) for name in SEARCH]
-    return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:12]
+    code = [_without_comments((folder / f"{name}.py").read_text(encoding="utf-8")) for name in SEARCH]
+    return hashlib.sha256("\n".join(code).encode()).hexdigest()[:12]
+
+
+def _without_comments(source: str) -> str:
+    """And without empty lines."""
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 def older(known: Mapping[str, Line]) -> list[str]:
