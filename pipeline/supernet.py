@@ -22,13 +22,13 @@ Genes = tuple[int, ...]
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 PRIOR = 30.0  # pairs that the prior "no choice makes a difference" weighs in the regression
-PATIENCE = 4.0  # standard errors that make one unit of logit
-HEAD_START = 0.6  # logit by which the options of a network designed by hand begin above the others
+PATIENCE = 6.0  # standard errors that make one unit of logit
+HEAD_START = 0.8  # logit by which the options of the incumbent begin above the others
 SLENDER = 1.0  # logit by which a shape twice or half as deep as a well-proportioned one begins below it
 PLAIN = 4.0  # the same for one whose 3x3 network takes twice or half the budget
 CAPACITY = 4.0  # the same for one in which the budget buys half the MACs of another
 COMPARE = 2  # steps from one comparison to the next
-RATE = 0.4  # of the learning rate: weights that many networks share bear less
+RATE = 0.2  # of the learning rate: weights that many networks share bear less
 MEMORY = 0.98  # of the running mean of the weights
 ORDER_WEIGHT = 0.05
 COOLEST = 0.1  # temperature at which the Gumbel relaxation ends
@@ -46,10 +46,13 @@ class EdgeSupernet(nn.Module):
 
     The comparison is of running means of the weights: at a high learning rate deep networks suffer more from the noise
     of the last steps than shallow ones, which says nothing of what they reach once the rate falls. Even so, what is
-    compared early favours shallow and wide, and weights that are shared by random mixtures train worse than a design
-    does. So the logits begin from what a person would draw, and evidence has to lead away from there: `HEAD_START` for
-    residual cells of 3x3 kernels of one width, `SLENDER` and `PLAIN` against shapes out of proportion or budget, and
-    `CAPACITY` for those in which a budget of time buys more.
+    compared early favours shallow and wide. So the search begins with the network that a person would draw, its
+    incumbent, and evidence has to lead away from there. The incumbent is of residual cells of 3x3 kernels of one width,
+    and the likeliest by `SLENDER` and `PLAIN` against shapes out of proportion or budget and `CAPACITY` for those in
+    which a budget of time buys more. All of its options have `HEAD_START`.
+
+    Weights that many networks share train worse than those of one. So the incumbent has weights of its own, which every
+    step trains beside the sample: where no evidence leads away from it, the search has cost it nothing.
     """
 
     choosing = 0.1
@@ -71,8 +74,12 @@ class EdgeSupernet(nn.Module):
         self.register_buffer("moment", torch.zeros(features, dtype=torch.float64))
         self.register_buffer("noise", torch.zeros(2, dtype=torch.float64))  # sum of squares, count
         self._skeletons: dict[Architecture, Network] = {}
+        self._favoured = [variable.plain for variable in space.variables]
         self.set_radius(0.0)
-        self._begin_as(network_from_architecture(self.delivered()))
+        self._favoured = [*space.fit(self._scores(None))]
+        self.incumbent = network_from_architecture(space.architecture(self._favoured))
+        self.set_radius(0.0)
+        self._begin_as(self.incumbent)
         self.average = copy.deepcopy(self.shared).requires_grad_(False)
 
     @torch.no_grad()
@@ -135,7 +142,10 @@ class EdgeSupernet(nn.Module):
     # -- the weights --
 
     def forward(self, lr: Tensor, architecture: Architecture) -> Tensor:
-        """(batch, channels, h, w) to (batch, channels, scale*h, scale*w), as `architecture` does on its slice."""
+        """(batch, channels, h, w) to (batch, channels, scale*h, scale*w), as `architecture` does on its weights."""
+        if architecture == self.incumbent.architecture:
+            own: Tensor = self.incumbent(lr)
+            return own
         return self._sliced(self.shared, lr, architecture)
 
     def _sliced(self, source: Network, lr: Tensor, architecture: Architecture) -> Tensor:
@@ -150,7 +160,8 @@ class EdgeSupernet(nn.Module):
     def cut(self, architecture: Architecture | None = None) -> Network:
         """A network of the space, `delivered()` if none is given, in its training form with a copy of its weights."""
         network = network_from_architecture(architecture or self.delivered())
-        slices = _slices(self.shared, network)
+        own = network.architecture == self.incumbent.architecture
+        slices = _slices(self.incumbent if own else self.shared, network)
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 parameter.copy_(slices[name])
@@ -164,18 +175,23 @@ class EdgeSupernet(nn.Module):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer trains, with factors of its rate. The logits are estimated, not trained."""
-        return [{"params": list(self.shared.parameters()), "factor": RATE}]
+        return [
+            {"params": list(self.shared.parameters()), "factor": RATE},
+            {"params": list(self.incumbent.parameters()), "factor": 1.0},
+        ]
 
     def loss(self, lr: Tensor, hr: Tensor, step: int, objective: Callable[[Tensor], Tensor]) -> Tensor:
-        """The objective of an architecture drawn for this step; every other step also compares two of them.
+        """The mean objective of the incumbent and an architecture drawn for this step.
 
+        Every other step also compares two architectures.
         objective: maps an output (batch, channels, scale*h, scale*w) to a scalar. Draws depend on seed and step alone.
         """
         rng = np.random.default_rng([self.seed, step, 1])
         self._average(min(MEMORY, (step + 1) / (step + 10)))
         if step % COMPARE == 0:
             self._compare(lr, hr, rng)
-        return objective(self(lr, self.space.architecture(self.sample(rng))))
+        drawn = self._sliced(self.shared, lr, self.space.architecture(self.sample(rng)))
+        return (objective(drawn) + objective(self.incumbent(lr))) / 2
 
     # -- the evidence --
 
@@ -231,8 +247,8 @@ class EdgeSupernet(nn.Module):
             logit = basis @ worth / (PATIENCE * max(error, 1e-12))
             if index == 0:
                 logit += self._prior
-            if variable.plain >= 0:
-                logit[variable.plain] += HEAD_START
+            if self._favoured[index] >= 0:
+                logit[self._favoured[index]] += HEAD_START
             # Equal logits leave a sparse projection without a direction (and a hidden one: the lowest index).
             logit += 1e-3 * np.random.default_rng([self.seed, index, 2]).standard_normal(len(logit))
             logits.append(logit)

@@ -26,6 +26,7 @@ from pipeline.errors import ConfigError
 from pipeline.finalists import finalist_on_device
 from pipeline.metrics import psnr_y
 from pipeline.network import Network, network_from_architecture
+from pipeline.replay import replayed
 from pipeline.space import EdgeSpace
 from pipeline.supernet import EdgeSupernet
 from pipeline.torch_runner import TorchRunner, device_named
@@ -217,7 +218,7 @@ class Training:
                 if self.network is None:
                     loss = self.supernet.loss(lr, hr, self.step, objective)
                 else:
-                    loss = objective(self.network(lr))
+                    loss = objective(self.forward(lr))
             if not math.isfinite(loss.item()):
                 hint = "lower train.rate and run the same command again"
                 raise ConfigError(f"training diverged: the loss of step {self.step + 1} is not a number", hint)
@@ -266,6 +267,8 @@ class Training:
         self.radius = 1.0
         self.network = network.train().to(self.place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = _optimizer([{"params": list(network.parameters()), "factor": 1.0}])
+        shape = (self.recipe.batch, network.architecture.channels, self.recipe.patch, self.recipe.patch)
+        self.forward = replayed(self.network, shape, self.place, bf16=self.notes["precision"] == "bf16")
 
     def _rate(self) -> float:
         return rate_at(self.step, self.recipe.steps, self.recipe.rate, begun=self.notes["cut_step"] or 0)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.backends import cudnn
 
 from deploy.runners import Frame
@@ -20,6 +20,7 @@ from pipeline.data import Pair, PatchSampler
 from pipeline.fold import plain_from_network
 from pipeline.metrics import psnr_y
 from pipeline.network import Network, network_from_architecture
+from pipeline.replay import replayed
 from pipeline.torch_runner import Device
 from pipeline.training import hold_out, rate_at
 
@@ -50,6 +51,8 @@ class Trainer:
 
     def __init__(self, network: nn.Module, color: Color, scale: int, pairs: Sequence[Pair], schedule: Schedule) -> None:
         self.network = network.train().to(schedule.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        shape = (schedule.batch, 3 if color == "rgb" else 1, schedule.patch, schedule.patch)
+        self.forward = replayed(self.network, shape, schedule.device, bf16=schedule.precision == "bf16")
         self.color, self.scale, self.schedule = color, scale, schedule
         trained, self.watched = hold_out(pairs)
         self.sampler = PatchSampler(trained, scale, schedule.patch, schedule.batch, color, schedule.seed)
@@ -69,7 +72,7 @@ class Trainer:
             self.optimizer.zero_grad()
             with cudnn.flags(enabled=True, deterministic=True):
                 with torch.autocast(self.schedule.device, torch.bfloat16, enabled=self.schedule.precision == "bf16"):
-                    sr: Tensor = self.network(lr)
+                    sr = self.forward(lr)
                 loss = (sr.float() - hr).abs().mean()
                 loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
