@@ -139,6 +139,11 @@ class CountingRunner(Runner, Protocol):
     def layers(self) -> list[Layer]: ...
 
 
+def _cannot_start(provider: str, reason: str = "") -> RuntimeMissing:
+    remedy = "needs an NVIDIA GPU, its driver, and the libraries of CUDA, cuDNN or TensorRT that onnxruntime names"
+    return RuntimeMissing("onnxruntime", f"cannot start {provider} here{reason}", remedy)
+
+
 class OnnxRuntimeRunner:
     """ONNX Runtime on one device, and nowhere else.
 
@@ -165,6 +170,7 @@ class OnnxRuntimeRunner:
         if device != "cpu" and hasattr(onnxruntime, "preload_dlls"):
             with redirect_stdout(io.StringIO()):  # it prints what it does not find, which then is an error below
                 onnxruntime.preload_dlls()  # CUDA and cuDNN, where pip has installed them
+            onnxruntime.set_default_logger_severity(4)  # likewise
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3 if device == "cpu" else 4  # errors, which are raised as well
@@ -176,14 +182,16 @@ class OnnxRuntimeRunner:
         if device != "cpu":  # a node that the device cannot compute is an error
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider], enable_fallback=0)
         except Exception as error:  # the runtime's errors have no common class but this
+            if device != "cpu" and isinstance(error, RuntimeError):  # none of what is wrong with a model is one
+                raise _cannot_start(provider, f": {first_line(error)}") from error
             where = "" if device == "cpu" else f" on {device}"
             problem = f"is not a model that onnxruntime can load{where}: {first_line(error)}"
             raise ModelUnreadable(f"{path} {problem}") from error
         self._session.disable_fallback()
         if provider not in self._session.get_providers():  # its libraries, or the GPU, could not be opened
-            raise RuntimeMissing("onnxruntime", f"cannot start {provider} here", "needs an NVIDIA GPU and its driver")
+            raise _cannot_start(provider)
         self.metadata = metadata_from_properties(self._session.get_modelmeta().custom_metadata_map, path)
         self._input = self._session.get_inputs()[0].name
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import helper
 
@@ -127,6 +128,20 @@ def test_missing_runtime_is_named_and_not_replaced(model: Path, monkeypatch: pyt
     with pytest.raises(BackendMissing, match="onnxruntime is not installed") as caught:
         open_model(model)
     assert caught.value.hint == "pip install onnxruntime"
+
+
+def test_provider_without_its_libraries_is_named_and_not_replaced(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As onnxruntime-gpu raises it on a machine with a GPU and without TensorRT."""
+
+    def session(*_: object, providers: list[str], enable_fallback: int) -> None:
+        assert (providers, enable_fallback) == (["TensorrtExecutionProvider"], 0)
+        raise RuntimeError("Please install TensorRT libraries\nas its documentation says")
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["TensorrtExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr(onnxruntime, "set_default_logger_severity", lambda _: None)
+    with pytest.raises(RuntimeMissing, match=r"TensorrtExecutionProvider here: Please install TensorRT libraries$"):
+        OnnxRuntimeRunner(model, device="tensorrt")
 
 
 def test_deploy_needs_numpy_and_a_runtime_only(model: Path) -> None:
