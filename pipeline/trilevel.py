@@ -48,7 +48,7 @@ class TrilevelSupernet(nn.Module):
     Raises InfeasibleBudget before it makes any weight.
     """
 
-    choosing = 0.1
+    choosing = 0.02
 
     seed: Tensor
     fraction: Tensor
