@@ -29,6 +29,9 @@ def replayed(
     """
     if device != "cuda":
         return network
+    # Gradients of weights are added up on the stream of the capture, which has ended: newer versions warn of that
+    if hasattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch"):
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
     lr = torch.zeros(shape, device=device).to(memory_format=torch.channels_last)
     with (
         cudnn.flags(enabled=True, deterministic=True),
