@@ -27,6 +27,10 @@ PROVIDERS: dict[OrtDevice, str] = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+GPU_NEEDS = (
+    "needs an NVIDIA GPU and its driver; pip install 'onnxruntime-gpu[cuda,cudnn]' in place of onnxruntime, and "
+    "TensorRT for its provider"
+)
 
 
 class DeployError(Exception):
@@ -140,8 +144,7 @@ class CountingRunner(Runner, Protocol):
 
 
 def _cannot_start(provider: str, reason: str = "") -> RuntimeMissing:
-    remedy = "needs an NVIDIA GPU, its driver, and the libraries of CUDA, cuDNN or TensorRT that onnxruntime names"
-    return RuntimeMissing("onnxruntime", f"cannot start {provider} here{reason}", remedy)
+    return RuntimeMissing("onnxruntime", f"cannot start {provider} here{reason}", GPU_NEEDS)
 
 
 class OnnxRuntimeRunner:
@@ -162,15 +165,13 @@ class OnnxRuntimeRunner:
         onnxruntime.disable_telemetry_events()
         provider = PROVIDERS[device]
         if provider not in onnxruntime.get_available_providers():
-            raise RuntimeMissing(
-                "onnxruntime", f"has no {provider}", "needs an NVIDIA GPU; pip install onnxruntime-gpu in its place"
-            )
+            raise RuntimeMissing("onnxruntime", f"has no {provider}", GPU_NEEDS)
         if not path.is_file():
             raise ModelUnreadable(f"no model at {path}")
         if device != "cpu" and hasattr(onnxruntime, "preload_dlls"):
             with redirect_stdout(io.StringIO()):  # it prints what it does not find, which then is an error below
                 onnxruntime.preload_dlls()  # CUDA and cuDNN, where pip has installed them
-            onnxruntime.set_default_logger_severity(4)  # likewise
+            onnxruntime.set_default_logger_severity(4)  # and logs it past the options below
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3 if device == "cpu" else 4  # errors, which are raised as well

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deploy.timing import time_interleaved
+from pipeline.torch_runner import Device
 
 FASTER = 1.2  # times as fast as float32: less is not worth the rounding, and would be decided anew each time
 ROUNDS, LAYERS = 8, 4
@@ -14,13 +15,17 @@ PATCHES, CHANNELS, SIDE = 16, 16, 48  # of the batch that is timed: that of a sm
 
 
 @cache
-def bf16_pays(device: str = "cpu") -> bool:
+def bf16_pays(device: Device) -> bool:
     """Whether a step of convolutions is at least `FASTER` times as fast in bfloat16 as in float32.
 
     Up to six times on a CPU with AMX; without, from twice as fast to slower, which no capability tells. A device
     without instructions for it is not tried. Takes half a second, once in a process.
     """
-    if not (torch.cuda.is_bf16_supported() if device == "cuda" else torch.cpu._is_avx512_bf16_supported()):
+    if device == "cuda":
+        supported = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        supported = torch.cpu._is_avx512_bf16_supported()
+    if not supported:
         return False
     generator = torch.Generator().manual_seed(0)
     features = torch.rand(PATCHES, CHANNELS, SIDE, SIDE, generator=generator)

@@ -11,13 +11,14 @@ from pipeline.architecture import Color
 from pipeline.backends import open_model
 from pipeline.errors import ConfigError
 from pipeline.network import load_network
-from pipeline.torch_runner import TorchRunner
+from pipeline.torch_runner import Device, TorchRunner
 
 
-def teacher_from_file(path: Path, scale: int, color: Color, patch: int) -> Infer:
+def teacher_from_file(path: Path, scale: int, color: Color, patch: int, device: Device = "cpu") -> Infer:
     """What maps LR to SR, (batch, channels, h, w) arrays in [0, 1], for a .onnx or .safetensors file or a run.
 
-    patch: side of the LR patches it will be shown. Raises ConfigError where the file is of another kind, scale or
+    patch: side of the LR patches it will be shown. device: that a .safetensors file is run on; ONNX Runtime runs the
+    others on the CPU. Raises ConfigError where the file is of another kind, scale or
     colour or cannot read such patches, StaleArtifact where it is damaged.
     """
     path = teacher_file(path)
@@ -25,7 +26,7 @@ def teacher_from_file(path: Path, scale: int, color: Color, patch: int) -> Infer
         case ".onnx":
             runner: Runner = open_model(path).__enter__()
         case ".safetensors":
-            runner = TorchRunner(load_network(path))
+            runner = TorchRunner(load_network(path), device)
         case _:
             raise ConfigError(f"{path} is no teacher", "name a .onnx or .safetensors file in train.teacher")
     facts = runner.metadata

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.backends import cudnn
 
+from pipeline.torch_runner import Device
+
 
 class _Apart(nn.Module):
-    """A network inside of a module that can be changed without changing the network."""
+    """A network inside of another module: making a graph replaces the `forward` of what it is given."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -21,7 +23,7 @@ class _Apart(nn.Module):
 
 
 def replayed(
-    network: nn.Module, shape: tuple[int, int, int, int], device: str, *, bf16: bool
+    network: nn.Module, shape: tuple[int, int, int, int], device: Device, *, bf16: bool
 ) -> Callable[[Tensor], Tensor]:
     """What does as `network` in training does; on a GPU for batches of `shape` alone, by way of a CUDA graph.
 
@@ -29,7 +31,8 @@ def replayed(
     """
     if device != "cuda":
         return network
-    # Gradients of weights are added up on the stream of the capture, which has ended: newer versions warn of that
+    # Gradients of weights are added up on the stream of the capture, which has ended: newer versions warn of that, and
+    # can be told not to in the whole process alone
     if hasattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch"):
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
     lr = torch.zeros(shape, device=device).to(memory_format=torch.channels_last)

@@ -44,6 +44,7 @@ def search_section(facts: Facts) -> Section:
         return Section("Search", [])
     seconds, step = report["seconds"], report["step_seconds"]
     computed = f" in {report['precision']}" if "precision" in report else ""
+    computed += " on an NVIDIA GPU" if report.get("train_device") == "cuda" else ""
     told = (
         f"{report['steps']:,} steps{computed}, relaxation {report['relaxation']}. One network was left after step "
         f"{report['cut_step']:,}, and the PSNR-Y changed by {report['cut_gap_db']:.3f} dB there. Searching took "

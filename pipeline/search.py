@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pipeline.budget import Budget, Device
 from pipeline.data import Pair
+from pipeline.errors import ConfigError
 from pipeline.manifest import atomic_path, write_json, write_manifest
 from pipeline.network import save_network
 from pipeline.training import SETTLE, Progress, Recipe, Training, settings_of
@@ -29,21 +32,26 @@ def search(
 
     An interrupted search goes on from its checkpoint where recipe, budget and inputs are the same, to the same weights.
     inputs: name -> SHA-256 of what `pairs` were read from. device: what a bound on latency is held to.
-    Raises InfeasibleBudget and UnpricedOp before any training, ConfigError for an unfit teacher, DataError where images
-    are smaller than a patch, BudgetMissed where all finalists are slower on the device than the budget.
+    Raises InfeasibleBudget, UnpricedOp and BackendMissing before any training, ConfigError for an unfit teacher or a
+    GPU of too little memory, DataError where images are smaller than a patch, BudgetMissed where all finalists are
+    slower on the device than the budget.
     """
     folder = run / "search"
-    training = Training(recipe, budget, pairs, device)
-    training.resume(folder / "checkpoint.safetensors", inputs)
-    saved = time.monotonic()
-    while training.step < recipe.steps:
-        progress = training.advance()
-        if on_progress is not None:
-            on_progress(progress)
-        # Right before a move of the radius, which is what the distributions follow from.
-        if training.step % SETTLE == 0 and time.monotonic() - saved > CHECKPOINT_SECONDS:
-            training.save(folder / "checkpoint.safetensors", inputs)
-            saved = time.monotonic()
+    try:
+        training = Training(recipe, budget, pairs, device)
+        training.resume(folder / "checkpoint.safetensors", inputs)
+        saved = time.monotonic()
+        while training.step < recipe.steps:
+            progress = training.advance()
+            if on_progress is not None:
+                on_progress(progress)
+            # Right before a move of the radius, which is what the distributions follow from.
+            if training.step % SETTLE == 0 and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                training.save(folder / "checkpoint.safetensors", inputs)
+                saved = time.monotonic()
+    except torch.OutOfMemoryError as error:
+        hint = "lower train.batch or train.patch, or set train.device = cpu"
+        raise ConfigError("the search does not fit into the memory of the GPU", hint) from error
     report = training.report()
     network = training.network
     assert network is not None

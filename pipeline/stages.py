@@ -26,6 +26,7 @@ from pipeline.runs import budget_of_run, facts_from_run
 from pipeline.search import search
 from pipeline.target import target_of_budget
 from pipeline.terminal import ProgressBar, note, search_figures
+from pipeline.torch_runner import device_named
 from pipeline.training import Recipe, settings_of, space_from_recipe
 from pipeline.verdict import Thresholds
 from pipeline.verify import verify, verify_work
@@ -55,7 +56,7 @@ def search_run(run: Path, settings: Settings) -> None:
         teacher=train.teacher,
         teacher_weight=train.teacher_weight,
         precision=train.precision,
-        train_device=train.device,
+        device=train.device,
     )
     budget, folders = settings.budget.bounds, settings.data.train
     inputs = hash_folders(folders, task.scale) | _profile_hash(budget)
@@ -67,7 +68,8 @@ def search_run(run: Path, settings: Settings) -> None:
     precisions_of(settings)  # what cannot be exported here is not searched for
     target = target_of_budget(budget, recipe.scale, recipe.color, recipe.activation, recipe.unshuffle, note)
     device = None if target is None else target.device
-    space_from_recipe(recipe, budget, device)  # an infeasible budget is refused before the images are decoded
+    space_from_recipe(recipe, budget, device)  # an infeasible budget is refused before the images are decoded,
+    device_named(recipe.device)  # and a GPU that is absent
     claim(run / "search")
     with ProgressBar("images") as bar:
         pairs = load_pairs(folders, task.scale, skip_broken=settings.data.skip_broken, progress=bar)

@@ -35,7 +35,7 @@ COOLEST = 0.1  # temperature at which the Gumbel relaxation ends
 
 
 class EdgeSupernet(nn.Module):
-    """Every architecture of the space is a slice of one set of weights, and each step trains one of them.
+    """The network that the search begins with, and all others as slices of one set of weights; a step trains both.
 
     Mixing outputs would cost every choice in every step, and the gradient of a mixture weight says little about a
     linear branch, whose kernel makes up for any scale. So the relaxation is a distribution to sample from, inside the
@@ -48,11 +48,11 @@ class EdgeSupernet(nn.Module):
     of the last steps than shallow ones, which says nothing of what they reach once the rate falls. Even so, what is
     compared early favours shallow and wide. So the search begins with the network that a person would draw, its
     incumbent, and evidence has to lead away from there. The incumbent is of residual cells of 3x3 kernels of one width,
-    and the likeliest by `SLENDER` and `PLAIN` against shapes out of proportion or budget and `CAPACITY` for those in
-    which a budget of time buys more. All of its options have `HEAD_START`.
+    moved into the window, and of the shape that is likeliest by `SLENDER` and `PLAIN`, against those out of proportion
+    or budget, and `CAPACITY`, for those in which a budget of time buys more. All of its options have `HEAD_START`.
 
     Weights that many networks share train worse than those of one. So the incumbent has weights of its own, which every
-    step trains beside the sample: where no evidence leads away from it, the search has cost it nothing.
+    step trains beside the sample, and what is cut is a slice of them where it can be one.
     """
 
     choosing = 0.1
@@ -77,8 +77,8 @@ class EdgeSupernet(nn.Module):
         self._favoured = [variable.plain for variable in space.variables]
         self.set_radius(0.0)
         self._favoured = [*space.fit(self._scores(None))]
-        self.incumbent = network_from_architecture(space.architecture(self._favoured))
         self.set_radius(0.0)
+        self.incumbent = network_from_architecture(space.architecture(self._favoured))
         self._begin_as(self.incumbent)
         self.average = copy.deepcopy(self.shared).requires_grad_(False)
 
@@ -114,12 +114,12 @@ class EdgeSupernet(nn.Module):
         """Shapes that can still be drawn."""
         return int((self.weights[0] > 0).sum())
 
-    def delivered(self, correction: float = 1.0) -> Architecture:
+    def delivered(self, correction: float | None = None) -> Architecture:
         """The network that would be delivered now: the likeliest option of every choice, moved into the window.
 
-        correction: of the latencies that the space's device predicts.
+        correction: of the latencies that the space's device predicts, in place of the space's own.
         """
-        space = self.space if correction == 1.0 else self.space.corrected(correction)
+        space = self.space if correction is None else self.space.corrected(correction)
         return self.space.architecture(space.fit(self._scores(None)))
 
     def sample(self, rng: np.random.Generator) -> Genes:
@@ -143,25 +143,39 @@ class EdgeSupernet(nn.Module):
 
     def forward(self, lr: Tensor, architecture: Architecture) -> Tensor:
         """(batch, channels, h, w) to (batch, channels, scale*h, scale*w), as `architecture` does on its weights."""
-        if architecture == self.incumbent.architecture:
-            own: Tensor = self.incumbent(lr)
-            return own
-        return self._sliced(self.shared, lr, architecture)
+        return self._sliced(self._source(architecture), lr, architecture)
+
+    def _source(self, architecture: Architecture) -> Network:
+        """The weights that an architecture is a slice of: the incumbent's where they hold all of it."""
+        own = self.incumbent.architecture
+        residuals = [cell.residual for cell in own.cells]
+        if [cell.residual for cell in architecture.cells] != residuals[: len(architecture.cells)]:
+            return self.shared
+        sizes = {name: parameter.shape for name, parameter in self.incumbent.named_parameters()}
+        held = all(
+            name in sizes and all(map(int.__le__, parameter.shape, sizes[name]))
+            for name, parameter in self._skeleton(architecture).named_parameters()
+        )
+        return self.incumbent if held else self.shared
 
     def _sliced(self, source: Network, lr: Tensor, architecture: Architecture) -> Tensor:
+        skeleton = self._skeleton(architecture)
+        out: Tensor = functional_call(skeleton, _slices(source, skeleton), (lr,))
+        return out
+
+    def _skeleton(self, architecture: Architecture) -> Network:
+        """A network without weights."""
         skeleton = self._skeletons.get(architecture)
         if skeleton is None:
             with torch.device("meta"):
                 skeleton = network_from_architecture(architecture)
             self._skeletons = {**dict(list(self._skeletons.items())[-31:]), architecture: skeleton}
-        out: Tensor = functional_call(skeleton, _slices(source, skeleton), (lr,))
-        return out
+        return skeleton
 
     def cut(self, architecture: Architecture | None = None) -> Network:
         """A network of the space, `delivered()` if none is given, in its training form with a copy of its weights."""
         network = network_from_architecture(architecture or self.delivered())
-        own = network.architecture == self.incumbent.architecture
-        slices = _slices(self.incumbent if own else self.shared, network)
+        slices = _slices(self._source(network.architecture), network)
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 parameter.copy_(slices[name])

@@ -23,17 +23,19 @@ from pipeline.config import Relaxation, TrainDevice, TrainPrecision
 from pipeline.data import Pair, PatchSampler
 from pipeline.distill import taught, teacher_from_file
 from pipeline.errors import ConfigError
-from pipeline.finalists import finalist_on_device
+from pipeline.finalists import MOST, finalist_on_device
 from pipeline.metrics import psnr_y
 from pipeline.network import Network, network_from_architecture
 from pipeline.replay import replayed
 from pipeline.space import EdgeSpace
 from pipeline.supernet import EdgeSupernet
+from pipeline.torch_runner import Device as TorchDevice
 from pipeline.torch_runner import TorchRunner, device_named
 from pipeline.trilevel import TrilevelSupernet
 from pipeline.trilevel_space import TrilevelSpace
 
 SCHEMA = 1
+CHECKPOINT = 2  # of what a checkpoint holds
 SETTLE = 10  # steps between two moves of the radius
 WARM_UP = 100  # steps over which the rate rises, at the start and after the cut
 LOOKS = 50  # times that the delivered network is measured on the way
@@ -48,7 +50,7 @@ class Recipe:
     activation, unshuffle: of `edge` architectures. variant: of the `trilevel` space.
     teacher: a .onnx or .safetensors file, "" for none; teacher_weight: its share of the loss.
     precision: of the convolutions in training; "auto" measures whether bf16 is faster than fp32 here.
-    train_device: where steps are computed; "auto" is a GPU where there is one.
+    device: where steps are computed; "auto" is a GPU where there is one.
     """
 
     space: Space
@@ -66,7 +68,7 @@ class Recipe:
     teacher: str = ""
     teacher_weight: float = 0.0
     precision: TrainPrecision = "auto"
-    train_device: TrainDevice = "auto"
+    device: TrainDevice = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,8 @@ def supernet_from_recipe(
     torch.manual_seed(recipe.seed)
     if isinstance(space, TrilevelSpace):
         return TrilevelSupernet(space, budget, recipe.relaxation)
+    if device is not None and device.measure_ms is not None:
+        space = space.corrected(1 / MOST)  # the incumbent is the first finalist
     return EdgeSupernet(space, recipe.relaxation, recipe.seed)
 
 
@@ -169,13 +173,15 @@ class Training:
 
     def __init__(self, recipe: Recipe, budget: Budget, pairs: Sequence[Pair], device: Device | None = None) -> None:
         self.recipe, self.budget, self.device = recipe, budget, device
+        self.train_device = device_named(recipe.device)
         self.supernet = supernet_from_recipe(recipe, budget, device)
-        self.place = device_named(recipe.train_device)
-        self.supernet.to(self.place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.supernet.to(self.train_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: Network | None = None
         self.teacher: Infer | None = None
         if recipe.teacher:
-            self.teacher = teacher_from_file(Path(recipe.teacher), recipe.scale, recipe.color, recipe.patch)
+            self.teacher = teacher_from_file(
+                Path(recipe.teacher), recipe.scale, recipe.color, recipe.patch, self.train_device
+            )
         trained, watched = hold_out(pairs)
         self.sampler = PatchSampler(trained, recipe.scale, recipe.patch, recipe.batch, recipe.color, recipe.seed)
         self.watched = [_centre(pair, recipe.scale) for pair in watched]
@@ -183,7 +189,7 @@ class Training:
         self.step, self.radius = 0, 0.0
         self.notes: dict[str, Any] = {
             "cut_step": None,
-            "precision": _precision(recipe.precision, self.place),
+            "precision": _precision(recipe.precision, self.train_device),
             "loss": 0.0,
             "seconds": {"search": 0.0, "train": 0.0},
             "finalists": [],
@@ -202,8 +208,8 @@ class Training:
             if self.phase == "train":  # the cut looks at networks and may time them: no part of a step
                 started = time.perf_counter()
         lr, hr = self.sampler.batch(self.step)
-        shown = taught(self.teacher, lr).to(self.place) if self.teacher is not None else hr
-        lr, hr = lr.to(self.place, memory_format=torch.channels_last), hr.to(self.place)
+        shown = taught(self.teacher, lr).to(self.train_device) if self.teacher is not None else hr
+        lr, hr = lr.to(self.train_device, memory_format=torch.channels_last), hr.to(self.train_device)
         weight = recipe.teacher_weight if self.teacher is not None else 0.0
 
         def objective(sr: Tensor) -> Tensor:
@@ -214,11 +220,11 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = group["factor"] * self._rate()
         with cudnn.flags(enabled=True, deterministic=True):  # on a GPU too, the same seed makes the same network
-            with torch.autocast(self.place, torch.bfloat16, enabled=self.notes["precision"] == "bf16"):
+            with torch.autocast(self.train_device, torch.bfloat16, enabled=self.notes["precision"] == "bf16"):
                 if self.network is None:
                     loss = self.supernet.loss(lr, hr, self.step, objective)
                 else:
-                    loss = objective(self.forward(lr))
+                    loss = objective(self.step_network(lr))
             if not math.isfinite(loss.item()):
                 hint = "lower train.rate and run the same command again"
                 raise ConfigError(f"training diverged: the loss of step {self.step + 1} is not a number", hint)
@@ -238,9 +244,9 @@ class Training:
             self.radius = min(1.0, self.step / end)
             self.supernet.set_radius(self.radius)
         if self.step >= end or self.supernet.is_discrete():
-            mixed = self._psnr_y(lambda lr: _mean_outputs(self.supernet, lr, self.place))
+            mixed = self._psnr_y(lambda lr: _mean_outputs(self.supernet, lr, self.train_device))
             network = self._cut()
-            cut = self._psnr_y(TorchRunner(network, self.place).infer)
+            cut = self._psnr_y(TorchRunner(network, self.train_device).infer)
             self.notes |= {"cut_step": self.step, "supernet_psnr_y": mixed, "cut_psnr_y": cut}
             self._train(network)
 
@@ -265,10 +271,10 @@ class Training:
 
     def _train(self, network: Network) -> None:
         self.radius = 1.0
-        self.network = network.train().to(self.place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.train().to(self.train_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = _optimizer([{"params": list(network.parameters()), "factor": 1.0}])
         shape = (self.recipe.batch, network.architecture.channels, self.recipe.patch, self.recipe.patch)
-        self.forward = replayed(self.network, shape, self.place, bf16=self.notes["precision"] == "bf16")
+        self.step_network = replayed(self.network, shape, self.train_device, bf16=self.notes["precision"] == "bf16")
 
     def _rate(self) -> float:
         return rate_at(self.step, self.recipe.steps, self.recipe.rate, begun=self.notes["cut_step"] or 0)
@@ -283,7 +289,7 @@ class Training:
                 steps=self.recipe.steps,
                 phase=self.phase,
                 loss=self.notes["loss"],
-                psnr_y=self._psnr_y(TorchRunner(network, self.place).infer),
+                psnr_y=self._psnr_y(TorchRunner(network, self.train_device).infer),
                 macs=cost.macs,
                 params=cost.params,
                 latency_ms=cost.latency_ms,
@@ -318,7 +324,7 @@ class Training:
             "relaxation": self.recipe.relaxation,
             "steps": self.recipe.steps,
             "precision": self.notes["precision"],
-            "train_device": self.place,
+            "train_device": self.train_device,
             "cut_step": searched,
             "supernet_psnr_y": self.notes["supernet_psnr_y"],
             "cut_psnr_y": self.notes["cut_psnr_y"],
@@ -348,22 +354,24 @@ class Training:
         checkpoint.restore(self.network or self.supernet, self.optimizer)
 
     def _identity(self, inputs: Mapping[str, str]) -> str:
-        return json.dumps([SCHEMA, settings_of(self.recipe, self.budget), dict(inputs)], sort_keys=True)
+        """Weights of another kind of device would not end as the same network."""
+        settings = settings_of(self.recipe, self.budget)
+        return json.dumps([CHECKPOINT, self.train_device, settings, dict(inputs)], sort_keys=True)
 
 
-def _precision(asked: TrainPrecision, place: str) -> str:
+def _precision(asked: TrainPrecision, device: TorchDevice) -> str:
     if asked != "auto":
         return asked
-    return "bf16" if bf16_pays(place) else "fp32"
+    return "bf16" if bf16_pays(device) else "fp32"
 
 
 def _optimizer(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
 
 
-def _mean_outputs(supernet: Supernet, lr: Frame, place: str) -> Frame:
+def _mean_outputs(supernet: Supernet, lr: Frame, device: TorchDevice) -> Frame:
     with torch.no_grad(), cudnn.flags(enabled=True, allow_tf32=False):
-        mean: Frame = torch.stack(supernet.outputs(torch.from_numpy(lr).to(place))).mean(0).cpu().numpy()
+        mean: Frame = torch.stack(supernet.outputs(torch.from_numpy(lr).to(device))).mean(0).cpu().numpy()
     return mean
 
 

@@ -37,6 +37,7 @@ from pipeline.verdict import Photograph, Thresholds, report_from_measurements
 
 WEIGHTS, PLAIN = "search/weights.safetensors", "export/plain.safetensors"
 EXAMPLES = 4  # photographs in the comparison
+TF32 = ("onnxruntime cuda fp32", "onnxruntime tensorrt fp32")  # forms of fp32 that have their products so
 TRACED = (24, 32)  # LR size of the frame that fvcore traces
 
 # Where else an exported model of a precision is run, beside onnxruntime on the CPU; a test holds it to CANDIDATES.
@@ -107,7 +108,7 @@ def verify(
             cost,
             budget,
             photographs,
-            {name: runner.metadata.precision for name, runner in forms.items()},
+            {name: "tf32" if name in TF32 else runner.metadata.precision for name, runner in forms.items()},
             deployed,
             thresholds,
             not_run,

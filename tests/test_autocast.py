@@ -3,6 +3,7 @@ import torch
 
 from deploy.timing import Timing
 from pipeline import autocast
+from pipeline.torch_runner import Device
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +20,7 @@ def test_bf16_has_to_be_clearly_faster(monkeypatch: pytest.MonkeyPatch, bf16_ms:
         return {name: Timing(ms, ms, ms, ms, 1) for name, ms in (("fp32", 10.0), ("bf16", bf16_ms))}
 
     monkeypatch.setattr(autocast, "time_interleaved", timed)
-    assert autocast.bf16_pays() is pays
+    assert autocast.bf16_pays("cpu") is pays
 
 
 def test_both_precisions_are_really_stepped_and_leave_the_random_state(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,12 +33,14 @@ def test_both_precisions_are_really_stepped_and_leave_the_random_state(monkeypat
 
     monkeypatch.setattr(autocast, "_step", watched)
     state = torch.random.get_rng_state()
-    assert autocast.bf16_pays() in (True, False)
+    assert autocast.bf16_pays("cpu") in (True, False)
     assert ran.count(True) == ran.count(False) >= autocast.ROUNDS
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_a_processor_without_bf16_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_processor_without_bf16_is_not_tried(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
     monkeypatch.setattr(autocast, "time_interleaved", lambda *_: pytest.fail("it was timed"))
-    assert not autocast.bf16_pays()
+    assert not autocast.bf16_pays(device)

@@ -130,7 +130,9 @@ def test_missing_runtime_is_named_and_not_replaced(model: Path, monkeypatch: pyt
     assert caught.value.hint == "pip install onnxruntime"
 
 
-def test_provider_without_its_libraries_is_named_and_not_replaced(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_provider_without_its_libraries_is_named_and_not_replaced(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """As onnxruntime-gpu raises it on a machine with a GPU and without TensorRT."""
 
     def session(*_: object, providers: list[str], enable_fallback: int) -> None:
@@ -140,8 +142,11 @@ def test_provider_without_its_libraries_is_named_and_not_replaced(model: Path, m
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["TensorrtExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     monkeypatch.setattr(onnxruntime, "set_default_logger_severity", lambda _: None)
-    with pytest.raises(RuntimeMissing, match=r"TensorrtExecutionProvider here: Please install TensorRT libraries$"):
-        OnnxRuntimeRunner(model, device="tensorrt")
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: sys.stdout.write("nothing found"), raising=False)
+    with pytest.raises(BackendMissing, match=r"ExecutionProvider here: Please install TensorRT libraries$") as no:
+        open_model(model, backend="onnxruntime tensorrt")
+    assert "onnxruntime-gpu[cuda,cudnn]" in no.value.hint
+    assert capfd.readouterr() == ("", "")
 
 
 def test_deploy_needs_numpy_and_a_runtime_only(model: Path) -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from pipeline.architecture import Architecture, Cell, architecture_from_dict
 from pipeline.budget import Budget, Cost, Device, cost_from_architecture
+from pipeline.checkpoint import Checkpoint
 from pipeline.config import TrainDevice, TrainPrecision
 from pipeline.data import Pair, load_pairs
 from pipeline.errors import BudgetMissed, ConfigError, DataError, InfeasibleBudget
@@ -19,7 +20,7 @@ from pipeline.manifest import check_outputs
 from pipeline.network import load_network, network_from_architecture, save_network
 from pipeline.search import search
 from pipeline.supernet import EdgeSupernet
-from pipeline.training import Progress, Recipe, hold_out, space_from_recipe
+from pipeline.training import Progress, Recipe, Training, hold_out, space_from_recipe
 
 RECIPE = Recipe("edge", 2, "rgb", "sparsestmax", steps=40, batch=2, patch=12, rate=2e-3, seed=1, precision="fp32")
 BUDGET = Budget((32, 32), macs=5_000 * 1024)
@@ -73,7 +74,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(
 ) -> None:
     weights = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        recipe = replace(RECIPE, seed=seed, precision=precision, train_device=device)
+        recipe = replace(RECIPE, seed=seed, precision=precision, device=device)
         report = search(tmp_path / name, recipe, BUDGET, pairs, inputs={})
         assert report["train_device"] == device
         weights.append(load_file(tmp_path / name / "search" / "weights.safetensors"))
@@ -92,7 +93,7 @@ def test_an_interrupted_search_goes_on_to_the_same_weights(
     """Measured anew, the other precision may be the faster one: it stays with the one it began with."""
     monkeypatch.setattr("pipeline.search.CHECKPOINT_SECONDS", -1.0)
     monkeypatch.setattr(EdgeSupernet, "choosing", 0.5)  # the cut is at step 20
-    recipe = replace(RECIPE, precision="auto", train_device=device)
+    recipe = replace(RECIPE, precision="auto", device=device)
 
     def interrupt(progress: Progress) -> None:
         if progress.step == stop:
@@ -116,7 +117,7 @@ def test_an_interrupted_search_goes_on_to_the_same_weights(
 def test_the_published_space_ends_as_one_network_too(tmp_path: Path, device: TrainDevice) -> None:
     budget = Budget((256, 256), macs=15_400_000_000)
     recipe = replace(RECIPE, space="trilevel", scale=4, relaxation="sorted", steps=3, batch=1, patch=8)
-    recipe = replace(recipe, train_device=device)
+    recipe = replace(recipe, device=device)
     report = search(tmp_path, recipe, budget, load_pairs(["scikit-image:test"], 4)[:1], inputs={})
     network = load_network(tmp_path / "search" / "weights.safetensors")
     assert network.architecture.space == "trilevel"
@@ -145,6 +146,27 @@ def test_a_checkpoint_of_another_recipe_is_not_used(
     steps: list[int] = []
     search(tmp_path, replace(RECIPE, rate=1e-3), BUDGET, pairs, inputs={}, on_progress=lambda p: steps.append(p.step))
     assert steps[0] == 1
+
+
+def test_a_checkpoint_of_another_device_is_not_used(pairs: list[Pair], tmp_path: Path) -> None:
+    training = Training(RECIPE, BUDGET, pairs)
+    training.save(tmp_path / "checkpoint.safetensors", {})
+    same, other = Training(RECIPE, BUDGET, pairs), Training(RECIPE, BUDGET, pairs)
+    other.train_device = "cuda"
+    assert Checkpoint.read(tmp_path / "checkpoint.safetensors", same._identity({})) is not None
+    assert Checkpoint.read(tmp_path / "checkpoint.safetensors", other._identity({})) is None
+
+
+def test_a_gpu_of_too_little_memory_says_what_to_lower(
+    pairs: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(EdgeSupernet, "loss", full)
+    with pytest.raises(ConfigError, match="does not fit into the memory of the GPU") as error:
+        search(tmp_path, RECIPE, BUDGET, pairs, inputs={})
+    assert "train.batch" in error.value.hint
 
 
 def test_an_infeasible_budget_ends_before_anything_is_written(tmp_path: Path, pairs: list[Pair]) -> None:
@@ -226,6 +248,8 @@ def test_a_latency_budget_is_kept_on_the_device(
     network = load_network(tmp_path / "search" / "weights.safetensors").architecture
     assert len(report["finalists"]) in finalists
     assert report["cost"]["latency_ms"] == (measure_ms or milliseconds)(network) == seen[-1].latency_ms
+    if measure_ms is not None and len(report["finalists"]) == 1:  # it began with the network that it ends with
+        assert report["cut_gap_db"] <= 0.01
     assert 0.85 <= report["share"] <= 1.0
     assert report["budget"]["profile"] == "board"
 

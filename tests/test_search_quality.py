@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree.ElementTree import fromstring
 
 import pytest
+import torch
 
 from deploy.timing import Timing
 from pipeline.profile import DeviceProfile, profile_path
@@ -25,7 +26,7 @@ from tests.bench.board import (
     macs_per_pixel,
     rows,
 )
-from tests.bench.board_file import append, known_from_results, older, read_results, search_version
+from tests.bench.board_file import append, code_of, known_from_results, older, read_results, search_version
 from tests.bench.board_picture import picture_of_board
 from tests.bench.board_tables import GAIN, beaten, hand_bar, hand_missing, markdown, targets
 from tests.bench.contest import best_recipe, best_shape
@@ -317,6 +318,14 @@ def test_rows_of_another_search_are_named() -> None:
     assert older({"a": {**LINE, "kind": "hand"}}) == []
 
 
+def test_the_version_of_a_search_is_of_what_it_does() -> None:
+    written = 'def f(a: int) -> str:\n    """Says a."""\n    return f"{a + 1} b"\n'
+    other = '# why\ndef f(\n    a: int,\n) -> str:\n    """Says\n\n    it."""  # so\n\n    return f"{a + 1} b"\n'
+    assert code_of(written) == code_of(other)
+    assert code_of(written) != code_of(written.replace("1", "2"))
+    assert len(search_version()) == 12
+
+
 def test_pilots_are_shorter_in_proportion() -> None:
     steps = {row.name: row.steps for row in rows(600)}
     assert steps["macs-16K/pilot/16x8/half"] == 150
@@ -331,6 +340,11 @@ def test_pilots_are_shorter_in_proportion() -> None:
         (["--only", "macs-8K/*", "typo/*"], "no row is named typo/*"),
         (["--data", "nowhere"], "no folder benchmarks in nowhere; name that of the research images with --data"),
         (["--steps", "0"], "--steps is at least 1, not 0"),
+        pytest.param(
+            ["--device", "cuda"],
+            "PyTorch finds no CUDA device",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device"),
+        ),
         (["--profile", "nothing"], "no device profile at profiles/nothing.toml"),
     ],
 )

@@ -1,12 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from pipeline.architecture import Architecture
 from pipeline.budget import Budget, cost_from_architecture
 from pipeline.config import Relaxation
 from pipeline.simplex import RELAXATIONS, order_penalty
 from pipeline.space import EdgeSpace
-from pipeline.supernet import EdgeSupernet
+from pipeline.supernet import COOLEST, EdgeSupernet
 
 BUDGET = Budget((32, 32), macs=5_000 * 1024)
 
@@ -19,8 +22,16 @@ def _supernet(relaxation: Relaxation = "sparsestmax", activation: str = "relu") 
 def _shake(supernet: EdgeSupernet) -> None:
     """Random weights everywhere, so that no slice hides behind a zero tail."""
     with torch.no_grad():
-        for parameter in supernet.shared.parameters():
+        for parameter in (*supernet.shared.parameters(), *supernet.incumbent.parameters()):
             parameter.normal_(0, 0.1)
+
+
+def _other(supernet: EdgeSupernet) -> Architecture:
+    """Of the space, with weights that are none of the incumbent's."""
+    supernet.set_radius(0.0)
+    rng = np.random.default_rng(1)
+    drawn = (supernet.space.architecture(supernet.sample(rng)) for _ in range(100))
+    return next(one for one in drawn if supernet._source(one) is supernet.shared)
 
 
 def _batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -28,22 +39,43 @@ def _batch() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.rand(2, 3, 12, 12, generator=generator), torch.rand(2, 3, 24, 24, generator=generator)
 
 
+@pytest.mark.parametrize("delivered", [True, False])
 @pytest.mark.parametrize("activation", ["relu", "prelu"])
-def test_the_cut_network_computes_what_its_slice_did(activation: str) -> None:
+def test_the_cut_network_computes_what_its_weights_did(activation: str, delivered: bool) -> None:
     supernet = _supernet(activation=activation)
     _shake(supernet)
-    network = supernet.cut()
+    network = supernet.cut(None if delivered else _other(supernet))
     lr, _ = _batch()
     with torch.no_grad():
         assert torch.equal(network(lr), supernet(lr, network.architecture))
+        assert torch.equal(network(lr), supernet.incumbent(lr)) == delivered
 
 
 def test_cutting_copies() -> None:
     supernet = _supernet()
-    network = supernet.cut()
     _shake(supernet)
-    assert not torch.equal(next(network.parameters()), next(supernet.shared.parameters()))
-    assert network.get_parameter("tail.branches.3").abs().sum() == 0
+    for architecture in (supernet.incumbent.architecture, _other(supernet)):
+        network = supernet.cut(architecture)
+        before = network.get_parameter("tail.branches.3").clone()
+        _shake(supernet)
+        assert torch.equal(network.get_parameter("tail.branches.3"), before)
+
+
+@pytest.mark.parametrize("relaxation", RELAXATIONS)
+def test_without_evidence_the_incumbent_is_delivered(relaxation: Relaxation) -> None:
+    supernet = _supernet(relaxation)
+    for fraction in (0.0, 1.0):
+        supernet.set_radius(fraction)
+        assert supernet.delivered() == supernet.incumbent.architecture
+
+
+def test_what_the_incumbent_holds_is_cut_out_of_it() -> None:
+    supernet = _supernet()
+    own = supernet.incumbent.architecture
+    fewer = replace(own, path=own.path[:-1])
+    without = replace(own, path=(replace(own.cells[0], residual=False), *own.path[1:]))
+    assert supernet._source(own) is supernet._source(fewer) is supernet.incumbent
+    assert supernet._source(without) is supernet.shared
 
 
 @pytest.mark.parametrize("relaxation", RELAXATIONS)
@@ -86,6 +118,12 @@ def test_gumbel_closes_by_its_temperature_and_its_draws_alone_are_random() -> No
         assert weight.argmax() == logit.argmax()
         powers = np.exp(2 * (logit - logit.max()))
         np.testing.assert_allclose(weight, powers / powers.sum())
+    soft.set_radius(1.0)
+    gumbel.set_radius(1.0)
+    for one, other in zip(soft.logits, gumbel.weights, strict=True):
+        powers = np.exp((one - one.max()) / COOLEST)
+        np.testing.assert_allclose(other, powers / powers.sum())
+    gumbel.set_radius(0.5)
     rng = np.random.default_rng(0)
     assert len({gumbel.sample(rng) for _ in range(8)}) > 1
 
@@ -128,7 +166,8 @@ def test_a_step_trains_the_slice_that_was_drawn_and_repeats_exactly() -> None:
         supernet = _supernet()
         loss = supernet.loss(lr, hr, 0, lambda sr: (sr - hr).abs().mean())
         loss.backward()  # type: ignore[no-untyped-call]
-        gradients.append(dict(supernet.shared.named_parameters())["tail.bias"].grad)
+        assert supernet.incumbent.get_parameter("tail.bias").grad is not None
+        gradients.append(supernet.shared.get_parameter("tail.bias").grad)
         assert supernet.noise[1] <= 1
     first, second = gradients
     assert first is not None

@@ -9,7 +9,7 @@ from pipeline.errors import BackendMissing
 from pipeline.fold import plain_from_network
 from pipeline.metrics import psnr
 from pipeline.network import Network
-from pipeline.torch_runner import Computed, Device, TorchRunner
+from pipeline.torch_runner import Computed, Device, TorchRunner, device_named
 
 # Least PSNR between the outputs of random networks, whose features are larger than those of trained ones, in dB.
 PARITY: dict[Computed, int] = {"fp32": 120, "tf32": 60, "fp16": 60, "bf16": 40}
@@ -47,6 +47,13 @@ def test_image_keeps_its_bits_in_half_precision(random_network: Callable[..., Ne
     frame = np.random.default_rng(0).random((1, 3, 8, 8), np.float32)
     with TorchRunner(plain) as reference, TorchRunner(plain, precision=precision) as runner:
         assert np.array_equal(reference.infer(frame), runner.infer(frame))
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_gpu_is_taken_where_there_is_one(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert device_named("auto") == ("cuda" if there else "cpu")
+    assert device_named("cpu") == "cpu"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tokenize
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -16,6 +17,8 @@ from tests.bench.board import SEARCHES, Row
 SCHEMA = 1
 EARLY = {"batch": 16, "patch": 48}  # of lines that do not state them
 SEARCH = ("blocks", "finalists", "network", "search", "simplex", "space", "supernet", "training")
+
+STARTS = (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)  # of a statement
 
 Line = Mapping[str, Any]
 
@@ -71,20 +74,23 @@ def append(path: Path, line: Line) -> None:
 
 @cache
 def search_version() -> str:
-    """A hash of the modules of the search without their comments, the same in every version of Python."""
+    """A hash of what the modules of the search do, the same in every version of Python."""
     folder = Path(__file__).parents[2] / "pipeline"
-    code = [_without_comments((folder / f"{name}.py").read_text(encoding="utf-8")) for name in SEARCH]
+    code = [code_of((folder / f"{name}.py").read_text(encoding="utf-8")) for name in SEARCH]
     return hashlib.sha256("\n".join(code).encode()).hexdigest()[:12]
 
 
-def _without_comments(source: str) -> str:
-    """And without empty lines."""
-    lines = source.splitlines()
+def code_of(source: str) -> str:
+    """Python without its comments, docstrings and layout."""
+    found, before = list[str](), tokenize.NEWLINE
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
-    return "\n".join(line.rstrip() for line in lines if line.strip())
+        if token.type in (tokenize.COMMENT, tokenize.NL):
+            continue
+        if token.type != tokenize.STRING or before not in STARTS:  # a docstring
+            found.append(token.string)
+        before = token.type
+    # Versions of Python cut f-strings into other tokens
+    return re.sub(r",([)\]}])", r"\1", "".join("".join(found).split()))
 
 
 def older(known: Mapping[str, Line]) -> list[str]:

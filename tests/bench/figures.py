@@ -32,7 +32,7 @@ class NotRun(Exception):
 class Source:
     """Where images are: `trained_on` are folders in `folder`. quick: crops of embedded photographs instead.
 
-    precision, device: of the convolutions in training, the same for all that is compared.
+    precision: of the convolutions in training, the same for all that is compared. device: that steps are computed on.
     """
 
     folder: Path

@@ -98,6 +98,8 @@ def _given(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, ar
     parser.add_argument("--list", action="store_true", help="name the rows and end")
     parser.add_argument("--quick", action="store_true", help="a few small steps of a few rows on embedded photographs")
     given = parser.parse_args(arguments)
+    if given.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: PyTorch finds no CUDA device")
     if given.steps is not None and given.steps < 1:
         parser.error(f"--steps is at least 1, not {given.steps}")
     given.only = given.only or (QUICK_ROWS if given.quick else ["*"])
@@ -120,7 +122,7 @@ def _known(given: argparse.Namespace) -> dict[str, dict[str, Any]]:
 def _source(given: argparse.Namespace, known: Results) -> Source:
     """With the precision of the rows that are there, so that no row differs from another by a measurement."""
     there = {row["precision"] for row in known.values()}
-    precision = given.precision or (there.pop() if len(there) == 1 else "bf16" if bf16_pays() else "fp32")
+    precision = given.precision or (there.pop() if len(there) == 1 else "bf16" if bf16_pays(given.device) else "fp32")
     trained = tuple(given.train)
     return Source(given.data, trained, "bf16" if precision == "bf16" else "fp32", given.quick, given.device)
 

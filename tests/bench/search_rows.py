@@ -70,7 +70,7 @@ def recipe_of(row: Row, color: Color, data: Data) -> Recipe:
         seed=row.seed,
         activation=SearchSettings().activation_where(timed=bool(row.runtime)),
         precision=data.source.precision,
-        train_device=data.source.device,
+        device=data.source.device,
     )
 
 

@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", choices=get_args(Device), default="cpu", help="to train on (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("SR_DATA", "../shared/data")))
     given = parser.parse_args(arguments)
+    if given.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: PyTorch finds no CUDA device")
     pairs = load_pairs([given.data / name for name in TRAINED], 4)
     benchmarks = {name: load_pairs([given.data / "benchmarks" / name], 4) for name in MEASURED}
     recipe = Recipe(
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given.rate,
         0,
         precision=given.precision,
-        train_device=given.device,
+        device=given.device,
     )
     told = {"steps": given.steps, "batch": given.batch, "patch": given.patch, "rate": given.rate}
     told |= {"precision": given.precision, "trained_on": TRAINED, "threads": torch.get_num_threads()}
@@ -96,7 +98,7 @@ def trained(
 ) -> dict[str, Any]:
     """B-1, by a schedule that ends after so many seconds."""
     precision: Literal["bf16", "fp32"] = "bf16" if recipe.precision == "bf16" else "fp32"
-    device = device_named(recipe.train_device)
+    device = device_named(recipe.device)
     schedule = Schedule(TIMED, recipe.batch, recipe.patch, recipe.rate, recipe.seed, precision, device)
     timed = _trainer(schedule, pairs)
     timed.advance(TIMED)
