@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -186,7 +187,8 @@ class OnnxRuntimeRunner:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider], enable_fallback=0)
         except Exception as error:  # the runtime's errors have no common class but this
             if device != "cpu" and isinstance(error, RuntimeError):  # none of what is wrong with a model is one
-                raise _cannot_start(provider, f": {first_line(error)}") from error
+                reason = re.sub(r"^\S+:\d+ .*?\) ", "", first_line(error))  # without the place in onnxruntime's source
+                raise _cannot_start(provider, f": {reason}") from error
             where = "" if device == "cpu" else f" on {device}"
             problem = f"is not a model that onnxruntime can load{where}: {first_line(error)}"
             raise ModelUnreadable(f"{path} {problem}") from error

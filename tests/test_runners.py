@@ -137,7 +137,8 @@ def test_provider_without_its_libraries_is_named_and_not_replaced(
 
     def session(*_: object, providers: list[str], enable_fallback: int) -> None:
         assert (providers, enable_fallback) == (["TensorrtExecutionProvider"], 0)
-        raise RuntimeError("Please install TensorRT libraries\nas its documentation says")
+        where = "/src/state.cc:729 void onnxruntime::Register(Options&, const ProviderOptions&)"
+        raise RuntimeError(f"{where} Please install TensorRT libraries\nas its documentation says")
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["TensorrtExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
