@@ -177,6 +177,7 @@ def _section(section: str, names: Sequence[str], known: Results) -> str:
         "Set14+B100",
         "spread",
         "seconds",
+        "on",
     ]
     lines = [f"## {section}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     best_first = sorted(groups.items(), key=lambda pair: -fmean(row["psnr_y"]["mean"] for row in pair[1]))
@@ -198,6 +199,7 @@ def _section(section: str, names: Sequence[str], known: Results) -> str:
             *sets[-len(SETS) :],
             f"{max(values) - min(values):.3f}" if len(values) > 1 else "",
             f"{fmean(seconds):.0f}" if seconds else "",
+            " and ".join(sorted({row.get("device", {}).get("gpu", "CPU") for row in rows})),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
