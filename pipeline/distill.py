@@ -18,8 +18,8 @@ def teacher_from_file(path: Path, scale: int, color: Color, patch: int, device: 
     """What maps LR to SR, (batch, channels, h, w) arrays in [0, 1], for a .onnx or .safetensors file or a run.
 
     patch: side of the LR patches it will be shown. device: that a .safetensors file is run on; ONNX Runtime runs the
-    others on the CPU. Raises ConfigError where the file is of another kind, scale or
-    colour or cannot read such patches, StaleArtifact where it is damaged.
+    others on the CPU. Raises ConfigError where the file is of another kind, scale or colour or cannot read such
+    patches, StaleArtifact where it is damaged.
     """
     path = teacher_file(path)
     match path.suffix:

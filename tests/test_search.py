@@ -116,8 +116,8 @@ def test_an_interrupted_search_goes_on_to_the_same_weights(
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_published_space_ends_as_one_network_too(tmp_path: Path, device: TrainDevice) -> None:
     budget = Budget((256, 256), macs=15_400_000_000)
-    recipe = replace(RECIPE, space="trilevel", scale=4, relaxation="sorted", steps=3, batch=1, patch=8)
-    recipe = replace(recipe, device=device)
+    small = replace(RECIPE, steps=3, batch=1, patch=8)
+    recipe = replace(small, space="trilevel", scale=4, relaxation="sorted", device=device)
     report = search(tmp_path, recipe, budget, load_pairs(["scikit-image:test"], 4)[:1], inputs={})
     network = load_network(tmp_path / "search" / "weights.safetensors")
     assert network.architecture.space == "trilevel"

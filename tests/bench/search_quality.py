@@ -187,7 +187,7 @@ def _facts(row: Row, data: Data) -> dict[str, Any]:
         **data.settings,
         "images": len(data.pairs),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": device_facts("torch cuda" if data.source.device == "cuda" else "torch"),
+        "device": device_facts(f"torch {data.source.device}"),
         "threads": torch.get_num_threads(),
         "precision": data.source.precision,
         "torch": torch.__version__,

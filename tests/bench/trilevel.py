@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     told = {"steps": given.steps, "batch": given.batch, "patch": given.patch, "rate": given.rate}
     told |= {"precision": given.precision, "trained_on": TRAINED, "threads": torch.get_num_threads()}
-    told |= {"torch": torch.__version__, "device": device_facts("torch cuda" if given.device == "cuda" else "torch")}
+    told |= {"torch": torch.__version__, "device": device_facts(f"torch {given.device}")}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         ours = searched(recipe, pairs, _look(bar, "search", given.steps))
