@@ -10,6 +10,7 @@ from pipeline.svg import add, markup, picture
 
 WIDTH, HEIGHT = 480, 320
 LEFT, RIGHT, TOP, BOTTOM = 58, 18, 26, 46
+AWAY = [14 * rows * side for rows in range(2, 12) for side in (-1, 1)]  # from a point to a label with a line to it
 LETTER = 7.2  # width of a letter of a label, at most about
 Box = tuple[float, float, float, float]
 
@@ -195,23 +196,19 @@ def _padded(values: Sequence[float], share: float, least: float = 1e-3) -> Scale
 
 
 def _place_label(svg: Element, x: float, y: float, point: Point, taken: list[Box]) -> None:
-    """Writes the label of a point where it covers nothing; where there is no such place, the first inside the frame."""
-    offsets = (
-        (9, 4, "start"),
-        (-9, 4, "end"),
-        (0, -10, "middle"),
-        (0, 18, "middle"),
-        (9, -9, "start"),
-        (-9, -9, "end"),
-    )
-    places = [(x + across, y + down, anchor) for across, down, anchor in (*offsets, (9, 16, "start"), (-9, 16, "end"))]
+    """Writes the label of a point where it covers the least, beside it or, with a line to it, above or below."""
+    beside = ((9, 4, "start"), (-9, 4, "end"), (0, -10, "middle"), (0, 18, "middle"))
+    corners = ((9, -9, "start"), (-9, -9, "end"), (9, 16, "start"), (-9, 16, "end"))
+    away = [(9 * side, 4 + down, "start" if side > 0 else "end") for down in AWAY for side in (1, -1)]
+    places = [(x + across, y + down, anchor) for across, down, anchor in (*beside, *corners, *away)]
     inside = [place for place in places if _inside(_box(place[0], place[1], point.label, place[2]))] or places[:1]
-    free = [
-        place
-        for place in inside
-        if not any(_meet(_box(place[0], place[1], point.label, place[2]), box) for box in taken)
-    ]
-    left, base, anchor = (free or inside)[0]
+
+    def covered(place: tuple[float, float, str]) -> float:
+        return sum(_shared(_box(place[0], place[1], point.label, place[2]), box) for box in taken)
+
+    left, base, anchor = min(inside, key=covered)
+    if abs(base - 4 - y) >= min(map(abs, AWAY)):
+        add(svg, "line", "leader", x1=x, y1=y, x2=left, y2=base - 4)
     taken.append(_box(left, base, point.label, anchor))
     _label(svg, left, base, point.label, f"{point.kind}-text", anchor)
 
@@ -230,5 +227,8 @@ def _inside(box: Box) -> bool:
     return box[0] >= LEFT and box[2] <= WIDTH - 2 and box[1] >= TOP - 6 and box[3] <= HEIGHT - BOTTOM
 
 
-def _meet(first: Box, second: Box) -> bool:
-    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
+def _shared(first: Box, second: Box) -> float:
+    """Area that two boxes share."""
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    return max(width, 0.0) * max(height, 0.0)
