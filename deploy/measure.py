@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,14 @@ from deploy.bundle import Bundle, Model, open_bundle
 from deploy.device import device_facts, runtime_versions, usable_cores
 from deploy.openers import PRECISIONS, RUNTIMES, open_candidate, positive_int
 from deploy.runners import DeployError, Frame, Runner, in_one_line
-from deploy.timing import Timing, time_interleaved
+from deploy.timing import Timing, time_beside
 
 SCHEMA = 1
 MINUTES = 8.0
-GROUP, BETWEEN = 12, 3  # models that are timed in turns, with the calibration before every third
-ROUNDS = (12, 30)  # of a group, as time allows
+GROUP = 12  # models that are timed in turns, with the calibration between
+ROUNDS = (8, 20)  # of a group at least, and calls of each model that count, as time allows
 SLOWEST_MS = 200.0  # a model that takes longer is left out
 TRIALS = 2  # runs that show how long a model takes
-CALIBRATION = "calibration"
 HOPELESS = 4.0  # and so is, unseen, a model with so many times the MACs of one that was left out
 
 
@@ -93,7 +93,7 @@ def measure_bundle(
 ) -> dict[str, Any]:
     """What this device makes of a `bundle` whose files lie in `folder`; every value is one of JSON.
 
-    "groups" lists the timings of a few models by file, and those of the calibration among them; "skipped" says why the
+    "groups" lists the timings of a few models by file, and that of the calibration beside them; "skipped" says why the
     others were not timed. seconds: after which no group begins.
     Raises RuntimeMissing, ModelUnreadable, TooSlow, and DeployError where a model takes no frames of this size.
     """
@@ -101,22 +101,24 @@ def measure_bundle(
     facts = {"device": device_facts(setting.runtime), "versions": runtime_versions(setting.runtime)}
     waiting = list(bundle.models)
     groups: list[dict[str, Any]] = []
+    calibrated_ms: list[float] = []
     skipped: dict[str, str] = {}
     with ExitStack() as stack:
-        calibration = setting.open(folder / bundle.calibration.file, stack)
+        calibration, _ = setting.open(folder / bundle.calibration.file, stack)
         while waiting and (left := deadline - time.monotonic()) > 0:
             here, waiting = waiting[:GROUP], waiting[GROUP:]
             share = left / (1 + len(waiting) / GROUP)
-            timings, slow = _time_group(folder, here, setting, calibration, share)
+            usual_ms = median(calibrated_ms) if calibrated_ms else math.inf
+            beside, timings, slow = _time_group(folder, here, setting, calibration, share, usual_ms)
             skipped |= {file: f"takes {ms:.0f} ms" for file, ms in slow.items()}
             hopeless = min((HOPELESS * model.macs for model in here if model.file in slow), default=math.inf)
             skipped |= {model.file: "has too many MACs" for model in waiting if model.macs > hopeless}
             waiting = [model for model in waiting if model.macs <= hopeless]
-            if not timings:
+            if beside is None:
                 continue
-            rows = {name: asdict(timing) for name, timing in timings.items()}
-            calibrations = [rows.pop(name) for name in timings if name.startswith(CALIBRATION)]
-            groups.append({"calibrations": calibrations, "models": rows})
+            calibrated_ms.append(beside.median_ms)
+            rows = {file: asdict(timing) for file, timing in timings.items()}
+            groups.append({"calibrations": [asdict(beside)], "models": rows})
             if on_progress is not None:
                 done, left = len(bundle.models) - len(waiting), max(deadline - time.monotonic(), 0)
                 guess = (seconds - left) / done * len(waiting)
@@ -145,27 +147,24 @@ def _time_group(
     folder: Path,
     models: Sequence[Model],
     setting: Setting,
-    calibration: tuple[Callable[[], object], float],
+    calibration: Callable[[], object],
     seconds: float,
-) -> tuple[dict[str, Timing], dict[str, float]]:
-    """Timings of models and calibration, none where no model is fast enough; and the ms of those that are too slow."""
-    begun = time.monotonic()
+    usual_ms: float,
+) -> tuple[Timing | None, dict[str, Timing], dict[str, float]]:
+    """Timings of the calibration, None where no model is fast enough, and of models; and the ms of those too slow."""
+    deadline = time.monotonic() + seconds
     work: dict[str, Callable[[], object]] = {}
-    round_ms = 0.0
     slow: dict[str, float] = {}
     with ExitStack() as stack:
-        for at, model in enumerate(models):
-            if at % BETWEEN == 0:
-                work[f"{CALIBRATION} {at}"], round_ms = calibration[0], round_ms + calibration[1]
+        for model in models:
             infer, ms = setting.open(folder / model.file, stack)
             if ms > SLOWEST_MS:
                 slow[model.file] = ms
             else:
-                work[model.file], round_ms = infer, round_ms + ms
-        if len(slow) == len(models):
-            return {}, slow
-        fitting = int((seconds - (time.monotonic() - begun)) * 1e3 / round_ms) - 1  # and one to warm up
-        return time_interleaved(work, min(max(fitting, ROUNDS[0]), ROUNDS[1]), warmup=1), slow
+                work[model.file] = infer
+        if not work:
+            return None, {}, slow
+        return *time_beside(calibration, work, ROUNDS, deadline - time.monotonic(), usual_ms), slow
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:

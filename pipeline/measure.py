@@ -1,15 +1,15 @@
 """Measures this machine for a device profile, and against one: its calibration now, and single networks."""
 
+import math
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import fmean
 
 from deploy.device import device_facts, runtime_versions
 from deploy.measure import SLOWEST_MS, Progress, Setting, measure_bundle
-from deploy.timing import Timing, time_interleaved
+from deploy.timing import Timing, time_beside
 from pipeline.architecture import Architecture
 from pipeline.backends import deploy_errors
 from pipeline.budget import cost_from_architecture
@@ -25,7 +25,8 @@ from pipeline.workload import (
 )
 
 SEED, NETWORKS = 0, 160
-ROUNDS, REPEATS = 15, 3
+ROUNDS, SECONDS = (10, 15), 20.0  # rounds, calls that count, and how long they are waited for on a busy machine
+REPEATS = 3
 HERE = ("gpu", "cpu", "cores", "features")  # facts that make a device
 
 
@@ -62,7 +63,7 @@ def measure_device(
     setting = Setting(runtime, precision, task.lr_size, threads)
     calibration = calibration_architecture(task)
     with deploy_errors(), tempfile.TemporaryDirectory() as folder:
-        usual_ms, _ = _calibration_and(setting, calibration)
+        usual_ms, _ = _calibration_and(setting, calibration, math.inf)
         reach = cost_from_architecture(calibration, task.lr_size).macs * max(SLOWEST_MS / usual_ms, 1)
         drawn = drawn_architectures(task, reach)
         bundle = write_workload(Path(folder), task, drawn, runtime, precision, on_written)
@@ -72,8 +73,9 @@ def measure_device(
 
 def measure_drift(profile: DeviceProfile) -> float:
     """Time of the calibration on this machine now, over that in the profile. Raises BackendMissing."""
-    now_ms, _ = _calibration_and(_setting(profile), profile.calibration.architecture)
-    return now_ms / profile.calibration.timing.median_ms
+    calibration = profile.calibration
+    now_ms, _ = _calibration_and(_setting(profile), calibration.architecture, calibration.timing.median_ms)
+    return now_ms / calibration.timing.median_ms
 
 
 def measure_architecture(profile: DeviceProfile, architecture: Architecture) -> Timing:
@@ -97,11 +99,11 @@ def measure_model(profile: DeviceProfile, model: bytes) -> Timing:
 
 def _repeats(profile: DeviceProfile, model: bytes) -> list[Timing]:
     """`REPEATS` timings, each of a newly opened model and scaled by the calibration beside it, the fastest first."""
-    calibration = profile.calibration
+    calibration, usual_ms = profile.calibration.architecture, profile.calibration.timing.median_ms
     repeats = []
     for _ in range(REPEATS):
-        now_ms, timings = _calibration_and(_setting(profile), calibration.architecture, model)
-        repeats.append(scaled(timings[0], calibration.timing.median_ms / now_ms))
+        now_ms, timing = _calibration_and(_setting(profile), calibration, usual_ms, model)
+        repeats.append(scaled(timing, usual_ms / now_ms))
     return sorted(repeats, key=lambda timing: timing.median_ms)
 
 
@@ -125,15 +127,19 @@ def _setting(profile: DeviceProfile) -> Setting:
     return Setting(profile.runtime, profile.precision, profile.lr_size, profile.threads)
 
 
-def _calibration_and(setting: Setting, calibration: Architecture, *others: bytes) -> tuple[float, list[Timing]]:
-    """Milliseconds of the calibration, which runs twice in a round, and the timings of the others."""
+def _calibration_and(
+    setting: Setting, calibration: Architecture, usual_ms: float, other: bytes | None = None
+) -> tuple[float, Timing]:
+    """Milliseconds of the calibration, and the timing of another model, or of the calibration once more.
+
+    usual_ms: of the calibration on the quiet machine.
+    """
     with deploy_errors(), tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         opened = []
         model = model_from_architecture(calibration, setting.runtime, setting.precision)
-        for at, content in enumerate((model, *others)):
+        for at, content in enumerate([model] if other is None else [model, other]):
             path = Path(folder) / f"{at}.onnx"
             path.write_bytes(content)
             opened.append(setting.open(path, stack)[0])
-        work = {str(at): infer for at, infer in enumerate([*opened, opened[0]])}
-        first, *timings, last = time_interleaved(work, ROUNDS).values()
-        return fmean((first.median_ms, last.median_ms)), timings
+        beside, timings = time_beside(opened[0], {"last": opened[-1]}, ROUNDS, SECONDS, usual_ms)
+        return beside.median_ms, timings["last"]

@@ -23,7 +23,7 @@ NETWORKS = [Architecture("edge", 2, "rgb", 8, (Cell(("conv3", "conv3"), (8,)),) 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small groups, so that there are some."""
-    for name, value in (("GROUP", 2), ("BETWEEN", 1), ("ROUNDS", (3, 3))):
+    for name, value in (("GROUP", 2), ("ROUNDS", (3, 3))):
         monkeypatch.setattr(measure, name, value)
 
 
@@ -48,10 +48,10 @@ def test_every_model_is_timed_in_a_group_beside_the_calibration(folder: Path, bu
     assert [[*group["models"]] for group in groups] == [
         [model.file for model in bundle.models[at : at + 2]] for at in (0, 2, 4)
     ]
-    assert [len(group["calibrations"]) for group in groups] == [2, 2, 1]
     for group in groups:
-        for timing in (*group["calibrations"], *group["models"].values()):
-            assert Timing(**timing).runs in (2, 3)  # one may have lost the processor
+        (beside,) = group["calibrations"]
+        for timing in (beside, *group["models"].values()):
+            assert Timing(**timing).runs >= 3
     assert (result["runtime"], result["precision"], result["threads"], result["skipped"]) == (
         "onnxruntime",
         "fp32",

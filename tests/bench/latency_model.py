@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from rich.table import Table
 
 from deploy.measure import MINUTES, Setting
 from deploy.openers import RUNTIMES
-from deploy.timing import time_interleaved
+from deploy.timing import time_beside
 from pipeline.architecture import Architecture, summary
 from pipeline.backends import deploy_errors
 from pipeline.budget import cost_from_architecture
@@ -43,7 +43,7 @@ from pipeline.profile import DeviceProfile, profile_from_toml, profile_path
 from pipeline.workload import Task, model_from_architecture
 
 SEED, NETWORKS = 1, 50
-ROUNDS, BETWEEN = 25, 4  # networks after which the calibration has its turn again
+ROUNDS, SECONDS = (10, 15), 300.0  # rounds, calls of each network that count, and how long they are waited for
 FOLDS = 10
 MOST_ERROR, LEAST_WITHIN, LEAST_RANK = 0.05, 0.95, 0.98
 
@@ -130,15 +130,11 @@ def measured_ms(profile: DeviceProfile, architectures: Sequence[Architecture]) -
             return setting.open(path, stack)[0]
 
         calibration = opened(profile.calibration.architecture)
-        work: dict[str, Callable[[], object]] = {}
-        for at, architecture in enumerate(track(architectures, "loading", console=console)):
-            if at % BETWEEN == 0:
-                work[f"calibration {at}"] = calibration
-            work[architecture.id] = opened(architecture)
+        work = {one.id: opened(one) for one in track(architectures, "loading", console=console)}
+        usual_ms = profile.calibration.timing.median_ms
         with console.status("measuring"):
-            timings = time_interleaved(work, ROUNDS)
-    now = mean(timing.median_ms for name, timing in timings.items() if name.startswith("calibration"))
-    drift = now / profile.calibration.timing.median_ms
+            beside, timings = time_beside(calibration, work, ROUNDS, SECONDS, usual_ms)
+    now, drift = beside.median_ms, beside.median_ms / usual_ms
     console.print(f"calibration {now:.2f} ms, {drift:.3f} of the profile's")
     return np.array([timings[architecture.id].median_ms / drift for architecture in architectures])
 
