@@ -26,6 +26,7 @@ from pipeline.errors import ConfigError
 from pipeline.finalists import MOST, finalist_on_device
 from pipeline.metrics import psnr_y
 from pipeline.network import Network, network_from_architecture
+from pipeline.optimizer import limit_gradients, optimizer_from_groups, rate_at
 from pipeline.replay import replayed
 from pipeline.space import EdgeSpace
 from pipeline.supernet import EdgeSupernet
@@ -37,7 +38,6 @@ from pipeline.trilevel_space import TrilevelSpace
 SCHEMA = 1
 CHECKPOINT = 2  # of what a checkpoint holds
 SETTLE = 10  # steps between two moves of the radius
-WARM_UP = 100  # steps over which the rate rises, at the start and after the cut
 LOOKS = 50  # times that the delivered network is measured on the way
 VALIDATION_SIDE = 128  # LR pixels
 
@@ -162,12 +162,6 @@ def hold_out(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
     return [pair for pair in pairs if id(pair) not in names], watched or list(pairs[:1])
 
 
-def rate_at(step: int, steps: int, peak: float, begun: int = 0) -> float:
-    """The learning rate: cosine over the whole run, with a rise at the start of each phase. begun: its first step."""
-    rise = min(1.0, (step - begun + 1) / WARM_UP)
-    return peak * rise * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
 class Training:
     """The state of one search: a supernet that becomes a network, its optimizer, and what was noted on the way."""
 
@@ -185,7 +179,7 @@ class Training:
         trained, watched = hold_out(pairs)
         self.sampler = PatchSampler(trained, recipe.scale, recipe.patch, recipe.batch, recipe.color, recipe.seed)
         self.watched = [_centre(pair, recipe.scale) for pair in watched]
-        self.optimizer = _optimizer(self.supernet.parameter_groups())
+        self.optimizer = optimizer_from_groups(self.supernet.parameter_groups())
         self.step, self.radius = 0, 0.0
         self.notes: dict[str, Any] = {
             "cut_step": None,
@@ -230,6 +224,7 @@ class Training:
                 raise ConfigError(f"training diverged: the loss of step {self.step + 1} is not a number", hint)
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+        limit_gradients(self.optimizer)
         self.optimizer.step()
         self.step += 1
         mean = self.notes["loss"]
@@ -272,7 +267,7 @@ class Training:
     def _train(self, network: Network) -> None:
         self.radius = 1.0
         self.network = network.train().to(self.train_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = _optimizer([{"params": list(network.parameters()), "factor": 1.0}])
+        self.optimizer = optimizer_from_groups([{"params": list(network.parameters()), "factor": 1.0}])
         shape = (self.recipe.batch, network.architecture.channels, self.recipe.patch, self.recipe.patch)
         self.step_network = replayed(self.network, shape, self.train_device, bf16=self.notes["precision"] == "bf16")
 
@@ -363,10 +358,6 @@ def _precision(asked: TrainPrecision, device: TorchDevice) -> str:
     if asked != "auto":
         return asked
     return "bf16" if bf16_pays(device) else "fp32"
-
-
-def _optimizer(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
-    return torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
 
 
 def _mean_outputs(supernet: Supernet, lr: Frame, device: TorchDevice) -> Frame:

@@ -16,7 +16,7 @@ from tests.bench.board import SEARCHES, Row
 
 SCHEMA = 1
 EARLY = {"batch": 16, "patch": 48}  # of lines that do not state them
-SEARCH = ("blocks", "finalists", "network", "search", "simplex", "space", "supernet", "training")
+SEARCH = ("blocks", "finalists", "network", "optimizer", "search", "simplex", "space", "supernet", "training")
 
 STARTS = (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)  # of a statement
 

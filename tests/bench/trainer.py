@@ -20,9 +20,10 @@ from pipeline.data import Pair, PatchSampler
 from pipeline.fold import plain_from_network
 from pipeline.metrics import psnr_y
 from pipeline.network import Network, network_from_architecture
+from pipeline.optimizer import limit_gradients, optimizer_from_groups, rate_at
 from pipeline.replay import replayed
 from pipeline.torch_runner import Device
-from pipeline.training import hold_out, rate_at
+from pipeline.training import hold_out
 
 Look = Callable[[int, float], None]  # told (steps done, running mean of the loss)
 
@@ -56,7 +57,7 @@ class Trainer:
         self.color, self.scale, self.schedule = color, scale, schedule
         trained, self.watched = hold_out(pairs)
         self.sampler = PatchSampler(trained, scale, schedule.patch, schedule.batch, color, schedule.seed)
-        self.optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.0, fused=True)
+        self.optimizer = optimizer_from_groups([{"params": list(network.parameters())}])
         self.step, self.loss = 0, 0.0
         self.seconds: list[float] = []
 
@@ -75,6 +76,7 @@ class Trainer:
                     sr = self.forward(lr)
                 loss = (sr.float() - hr).abs().mean()
                 loss.backward()  # type: ignore[no-untyped-call]
+            limit_gradients(self.optimizer)
             self.optimizer.step()
             self.step += 1
             self.loss = loss.item() if self.step == 1 else 0.99 * self.loss + 0.01 * loss.item()
