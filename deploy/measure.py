@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -101,22 +100,21 @@ def measure_bundle(
     facts = {"device": device_facts(setting.runtime), "versions": runtime_versions(setting.runtime)}
     waiting = list(bundle.models)
     groups: list[dict[str, Any]] = []
-    calibrated_ms: list[float] = []
+    quick_ms = math.inf  # of the calibration, in the quickest group
     skipped: dict[str, str] = {}
     with ExitStack() as stack:
         calibration, _ = setting.open(folder / bundle.calibration.file, stack)
         while waiting and (left := deadline - time.monotonic()) > 0:
             here, waiting = waiting[:GROUP], waiting[GROUP:]
             share = left / (1 + len(waiting) / GROUP)
-            usual_ms = median(calibrated_ms) if calibrated_ms else math.inf
-            beside, timings, slow = _time_group(folder, here, setting, calibration, share, usual_ms)
+            beside, timings, slow = _time_group(folder, here, setting, calibration, share, quick_ms)
             skipped |= {file: f"takes {ms:.0f} ms" for file, ms in slow.items()}
             hopeless = min((HOPELESS * model.macs for model in here if model.file in slow), default=math.inf)
             skipped |= {model.file: "has too many MACs" for model in waiting if model.macs > hopeless}
             waiting = [model for model in waiting if model.macs <= hopeless]
             if beside is None:
                 continue
-            calibrated_ms.append(beside.median_ms)
+            quick_ms = min(quick_ms, beside.median_ms)
             rows = {file: asdict(timing) for file, timing in timings.items()}
             groups.append({"calibrations": [asdict(beside)], "models": rows})
             if on_progress is not None:
@@ -149,7 +147,7 @@ def _time_group(
     setting: Setting,
     calibration: Callable[[], object],
     seconds: float,
-    usual_ms: float,
+    quick_ms: float,
 ) -> tuple[Timing | None, dict[str, Timing], dict[str, float]]:
     """Timings of the calibration, None where no model is fast enough, and of models; and the ms of those too slow."""
     deadline = time.monotonic() + seconds
@@ -164,7 +162,7 @@ def _time_group(
                 work[model.file] = infer
         if not work:
             return None, {}, slow
-        return *time_beside(calibration, work, ROUNDS, deadline - time.monotonic(), usual_ms), slow
+        return *time_beside(calibration, work, ROUNDS, deadline - time.monotonic(), quick_ms), slow
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Times pieces of work against each other, in turns, so that a busy machine slows all of them alike.
+"""Times pieces of work against each other, in turns, so that what a machine goes through meets all of them.
 
 Other programs and hypervisors still take the processor away from one call and not from the next. On a shared machine
 that doubles one call in three, and medians wander by several percent; calls that show it are left out. What a neighbour
@@ -89,12 +89,15 @@ def time_beside(
     A neighbour on the same core slows some work by half and other work by a tenth, for parts of a second or for
     minutes: then neither medians nor ratios to the reference are those of the machine alone. So a call counts where the
     reference was quick on both sides of it: at most `STEADY` times its percentile `QUICK`, or times `quick_ms` where
-    that is less. What it took is stated as its ratio to the mean of the two, times the median of the quick references.
+    that is less and the machine comes to be as quick. What it took is stated as its ratio to the mean of the two, times
+    the median of the quick references.
 
     rounds: how many there are at least, and calls of every piece that count, with which it ends, as it does after
     `PATIENCE` times as many rounds. seconds: after which no further round begins. Neither the first `warmup` rounds
-    count, nor calls that lost the processor.
+    count, nor calls that lost the processor. Raises ValueError without work.
     """
+    if not work:
+        raise ValueError("nothing is timed")
     found: dict[str, list[_Beside]] = {name: [] for name in work}
     references: list[float] = []
     least, enough = rounds
@@ -112,19 +115,22 @@ def time_beside(
                 before = after
             gc.collect(0)
             turn += 1
+            quick = STEADY * float(np.percentile(references, QUICK))
+            asked = min(quick, STEADY * quick_ms / 1e3)
             if turn < least:
                 continue
-            quick = STEADY * min(float(np.percentile(references, QUICK)), quick_ms / 1e3)
-            counted = {name: _counted(calls, quick) for name, calls in found.items()}
             over = time.monotonic() >= deadline or turn >= PATIENCE * enough
-            if over or all(len(calls) >= enough for calls in counted.values()):
+            if over or all(len(_counted(calls, asked)) >= enough for calls in found.values()):
                 break
-    usual = timing_from_seconds([one for one in references if one <= quick] or sorted(references)[:FEWEST])
+    if any(len(_counted(calls, asked)) < FEWEST for calls in found.values()):
+        asked = quick  # the machine is not what it was
+    usual = timing_from_seconds([one for one in references if one <= asked])
     timings = {}
-    for name, calls in counted.items():
-        quickest = sorted(found[name], key=lambda one: max(one.before, one.after))[:FEWEST]
-        kept = calls if len(calls) >= FEWEST else quickest
-        ratios = [one.call.wall / fmean((one.before, one.after)) for one in kept]
+    for name, calls in found.items():
+        counted = _counted(calls, asked)
+        if len(counted) < FEWEST:
+            counted = sorted(calls, key=lambda one: max(one.before, one.after))[:FEWEST]
+        ratios = [one.call.wall / fmean((one.before, one.after)) for one in counted]
         timings[name] = timing_from_seconds([ratio * usual.median_ms / 1e3 for ratio in ratios])
     return usual, timings
 
@@ -167,7 +173,7 @@ def _timed(call: Callable[[], object]) -> _Call:
 
 
 def _turned(names: Sequence[str], turn: int) -> list[str]:
-    turn %= max(len(names), 1)
+    turn %= len(names)
     return [*names[turn:], *names[:turn]]
 
 

@@ -132,7 +132,7 @@ def _calibration_and(
 ) -> tuple[float, Timing]:
     """Milliseconds of the calibration, and the timing of another model, or of the calibration once more.
 
-    usual_ms: of the calibration on the quiet machine.
+    usual_ms: of the calibration in the profile, which a busy machine is given time to come back to.
     """
     with deploy_errors(), tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         opened = []

@@ -23,29 +23,32 @@ def rate_at(step: int, steps: int, peak: float, begun: int = 0) -> float:
 
 @torch.no_grad()
 def limit_gradients(optimizer: torch.optim.AdamW) -> Tensor:
-    """Scales all gradients down where they are more than `SPIKE` times what the optimizer expects.
+    """Where gradients are together more than `SPIKE` times what the optimizer expects, holds each tensor's to that.
 
-    Their size, which is returned, 0-dimensional, is the RMS over all weights of g / sqrt(v), with v Adam's mean of
-    squares: about 0.8 in a step like any other. A deep network may have one of 30 for one batch, with a loss as usual,
-    and the step that Adam takes then makes it fail within five more. The norm of all gradients hides that: a few
-    weights have most of it. Wortsman et al. (arXiv 2304.13013) divide the steps by such a ratio, as Shazeer and Stern
-    do (Adafactor, arXiv 1804.04235).
+    Their size, which is returned, 0-dimensional, is the RMS over weights of g / sqrt(v), with v Adam's mean of squares:
+    about 0.7 in a step like any other. A deep network may have one of 30 for one batch, with a loss as usual, and the
+    step that Adam takes then makes it fail within five more. The norm of all gradients hides that: a few weights have
+    most of it. Wortsman et al. (arXiv 2304.13013) divide the steps by such a ratio, as Shazeer and Stern do (Adafactor,
+    arXiv 1804.04235). Tensors that were trained for less than `WARM_UP` steps have no usual gradients yet.
     """
-    updated = [
-        (parameter.grad, state["exp_avg_sq"], 1 - group["betas"][1] ** state["step"])
+    trained = [
+        (parameter.grad, state["exp_avg_sq"], state["step"])
         for group in optimizer.param_groups
         for parameter in group["params"]
         if parameter.grad is not None and (state := optimizer.state.get(parameter))
     ]
-    if not updated:  # the first step
+    if not trained:  # the first step
         return torch.ones(())
-    gradients, squares, corrections = map(list, zip(*updated, strict=True))
-    weights = [gradient.numel() for gradient in gradients]
-    # What had no gradient before has no usual one: it is held to those of its tensor
-    least = torch._foreach_mul(torch._foreach_norm(squares, 1), [LEAST / count for count in weights])
-    usual = torch._foreach_add(squares, torch._foreach_add(least, torch.finfo().tiny))
-    ratios = torch._foreach_div(torch._foreach_mul(gradients, gradients), usual)
-    sums = torch.stack(torch._foreach_norm(ratios, 1)) * torch.stack(corrections)
-    size: Tensor = (sums.sum() / sum(weights)).sqrt()
-    torch._foreach_mul_(gradients, (SPIKE / size).clamp_max(1.0))  # by exactly 1 in nearly all steps
+    gradients, squares, updates = map(list, zip(*trained, strict=True))
+    steps, decay = torch.stack(updates), optimizer.defaults["betas"][1]
+    counts = steps.new_tensor([gradient.numel() for gradient in gradients])
+    sums = torch.stack(torch._foreach_norm(squares, 1))
+    # A weight without gradients so far, as in slices of a supernet, is held to the others of its tensor
+    least = (LEAST * sums / counts).clamp_min(torch.finfo().tiny)
+    ratios = torch._foreach_div(torch._foreach_mul(gradients, gradients), torch._foreach_add(squares, [*least]))
+    found = torch.stack(torch._foreach_norm(ratios, 1)) * (1 - decay**steps)
+    known = (steps >= WARM_UP) & (sums > 0)
+    size = (torch.where(known, found, 0.0).sum() / (counts * known).sum().clamp_min(1)).sqrt()
+    scales = torch.where(known & (size > SPIKE), SPIKE / (found / counts).sqrt(), 1.0).clamp_max(1.0)
+    torch._foreach_mul_(gradients, [*scales])  # by exactly 1 in nearly all steps
     return size

@@ -36,7 +36,7 @@ from pipeline.trilevel import TrilevelSupernet
 from pipeline.trilevel_space import TrilevelSpace
 
 SCHEMA = 1
-CHECKPOINT = 2  # of what a checkpoint holds
+CHECKPOINT = 3  # of what a checkpoint holds, and of how it is gone on from
 SETTLE = 10  # steps between two moves of the radius
 LOOKS = 50  # times that the delivered network is measured on the way
 VALIDATION_SIDE = 128  # LR pixels

@@ -2,10 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.optimizer import SPIKE, limit_gradients, optimizer_from_groups, rate_at
+from pipeline.architecture import Architecture, Cell
+from pipeline.network import network_from_architecture
+from pipeline.optimizer import SPIKE, WARM_UP, limit_gradients, optimizer_from_groups, rate_at
 
 
-def stepped(gradients: list[float], steps: int = 50) -> tuple[list[nn.Parameter], torch.optim.AdamW]:
+def stepped(gradients: list[float], steps: int = WARM_UP) -> tuple[list[nn.Parameter], torch.optim.AdamW]:
     """Parameters of 10 weights each, after steps with these gradients."""
     parameters = [nn.Parameter(torch.zeros(10)) for _ in gradients]
     optimizer = optimizer_from_groups([{"params": parameters, "factor": 1.0}])
@@ -28,28 +30,55 @@ def test_usual_gradients_are_left_as_they_are() -> None:
     )
 
 
-def test_a_spike_in_small_gradients_scales_all_of_them_down() -> None:
+def test_a_spike_in_small_gradients_is_held_to_what_is_usual_for_them() -> None:
     """The norm of all gradients grows by a tenth; the small ones are a thousand times what they were."""
     parameters, optimizer = stepped([10.0, 1e-3])
     for parameter, gradient in zip(parameters, (10.0, 1.0), strict=True):
         parameter.grad = torch.full_like(parameter, gradient)
-    size = float(limit_gradients(optimizer))
-    assert size == pytest.approx(1000 / 2**0.5, rel=0.02)
-    assert [float(parameter.grad[0]) for parameter in parameters] == pytest.approx([10 * SPIKE / size, SPIKE / size])  # type: ignore[index]
-    assert float(limit_gradients(optimizer)) == pytest.approx(SPIKE)
+    assert float(limit_gradients(optimizer)) == pytest.approx(1000 / 2**0.5, rel=0.02)
+    assert [float(parameter.grad[0]) for parameter in parameters] == pytest.approx([10, SPIKE * 1e-3], rel=0.02)  # type: ignore[index]
+    assert float(limit_gradients(optimizer)) < SPIKE
 
 
-def test_weights_without_gradients_before_are_held_to_those_of_their_tensor() -> None:
-    """A supernet trains slices: one that comes to its turn for the first time is no spike."""
+def test_gradients_grow_as_they_like_while_none_are_usual() -> None:
+    """What is before a tail that starts at zero has no gradients to speak of until that has left zero."""
+    (parameter,), optimizer = stepped([1e-12], WARM_UP - 1)
+    parameter.grad = torch.ones(10)
+    assert float(limit_gradients(optimizer)) == 0.0
+    assert torch.equal(parameter.grad, torch.ones(10))
+
+
+@pytest.mark.parametrize("unknown", [slice(0, 1), slice(0, 10)])
+def test_weights_without_gradients_before_are_no_spike(unknown: slice) -> None:
+    """A supernet trains slices: one that comes to its turn for the first time."""
     (parameter,), optimizer = stepped([1.0])
-    optimizer.state[parameter]["exp_avg_sq"][:1] = 0.0
+    optimizer.state[parameter]["exp_avg_sq"][unknown] = 0.0
     parameter.grad = torch.ones(10)
     assert float(limit_gradients(optimizer)) < SPIKE
-    parameter.grad = None
+    assert torch.equal(parameter.grad, torch.ones(10))
+
+
+def test_what_is_not_trained_yet_has_no_size() -> None:
+    parameter = nn.Parameter(torch.zeros(3))
+    optimizer = optimizer_from_groups([{"params": [parameter]}])
     assert limit_gradients(optimizer) == 1.0
-    new = nn.Parameter(torch.zeros(3))
-    new.grad = torch.ones(3)
-    assert limit_gradients(optimizer_from_groups([{"params": [new]}])) == 1.0
+    parameter.grad = torch.ones(3)
+    assert limit_gradients(optimizer) == 1.0
+
+
+def test_a_network_begins_as_without_a_limit() -> None:
+    """Its tail starts at zero, so nothing before it has gradients in the first step."""
+    torch.manual_seed(0)
+    network = network_from_architecture(Architecture("edge", 2, "rgb", 8, (Cell(("conv3", "conv3"), (8,)),)))
+    optimizer = optimizer_from_groups([{"params": [*network.parameters()]}])
+    for _ in range(5):
+        optimizer.zero_grad()
+        network(torch.rand(1, 3, 8, 8)).square().mean().backward()
+        before = [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
+        limit_gradients(optimizer)
+        after = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        assert all(map(torch.equal, before, after))
+        optimizer.step()
 
 
 def test_rate_rises_at_the_start_of_each_phase_and_falls_to_zero() -> None:

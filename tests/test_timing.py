@@ -88,7 +88,7 @@ def test_a_reference_that_is_slower_than_usual_is_waited_for(monkeypatch: pytest
     assert 200 < machine.calls < 240
 
 
-def test_on_a_machine_that_stays_slow_the_calls_beside_the_quickest_references_count(
+def test_on_a_machine_that_stays_slow_the_calls_beside_the_quickest_references_of_now_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     machine = Machine(monkeypatch, lambda _: True)
@@ -100,8 +100,22 @@ def test_on_a_machine_that_stays_slow_the_calls_beside_the_quickest_references_c
 def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch, lambda _: True)
     _, timings = time_beside(machine.work(10, 2), {"a": machine.work(20, 1)}, (3, 12), 600, quick_ms=10)
-    assert timings["a"].runs == timing.FEWEST
+    assert timings["a"].runs == 12 * timing.PATIENCE  # this is what the machine is now
     assert machine.calls == 3 + 2 * 12 * timing.PATIENCE
+
+
+def test_where_hardly_a_call_is_beside_quick_references_the_few_that_are_nearest_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = Machine(monkeypatch, lambda call: call % 2 == 0)  # which the reference meets every second time
+    pieces = {"a": machine.work(20, 1), "b": machine.work(20, 1)}
+    _, timings = time_beside(machine.work(10, 2), pieces, (2, 3), 0)
+    assert {one.runs for one in timings.values()} == {2}
+
+
+def test_nothing_to_time_beside_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing is timed"):
+        time_beside(lambda: None, {}, (3, 12), 1)
 
 
 def test_there_are_the_least_of_rounds_where_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:

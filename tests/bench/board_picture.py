@@ -18,7 +18,7 @@ STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #1b1e23; stroke: #fff; stroke-width: 4px; paint-order: stroke; }
 .title, .ours-text { font-weight: 600; } .ours-text { fill: #1d5fbf; } .tick, .peer-text { fill: #5d6470; }
 .grid { stroke: #dedbd3; } .axis, .tick-mark { stroke: #767d89; } .ours { fill: #1d5fbf; }
-.peer { fill: none; stroke: #767d89; stroke-width: 1.5; }
+.peer { fill: none; stroke: #767d89; stroke-width: 1.5; } .leader { stroke: #767d89; stroke-width: 0.7; }
 """
 
 
