@@ -48,6 +48,11 @@ class _Beside(NamedTuple):
     before: float
     after: float
 
+    @property
+    def slower(self) -> float:
+        """Seconds of the reference on its slower side."""
+        return max(self.before, self.after)
+
 
 def time_interleaved(
     work: Mapping[str, Callable[[], object]],
@@ -115,10 +120,10 @@ def time_beside(
                 before = after
             gc.collect(0)
             turn += 1
-            quick = STEADY * float(np.percentile(references, QUICK))
-            asked = min(quick, STEADY * quick_ms / 1e3)
             if turn < least:
                 continue
+            quick = STEADY * float(np.percentile(references, QUICK))
+            asked = min(quick, STEADY * quick_ms / 1e3)
             over = time.monotonic() >= deadline or turn >= PATIENCE * enough
             if over or all(len(_counted(calls, asked)) >= enough for calls in found.values()):
                 break
@@ -129,7 +134,7 @@ def time_beside(
     for name, calls in found.items():
         counted = _counted(calls, asked)
         if len(counted) < FEWEST:
-            counted = sorted(calls, key=lambda one: max(one.before, one.after))[:FEWEST]
+            counted = sorted(calls, key=lambda one: one.slower)[:FEWEST]
         ratios = [one.call.wall / fmean((one.before, one.after)) for one in counted]
         timings[name] = timing_from_seconds([ratio * usual.median_ms / 1e3 for ratio in ratios])
     return usual, timings
@@ -138,7 +143,7 @@ def time_beside(
 def _counted(calls: Sequence[_Beside], quick: float) -> list[_Beside]:
     """Those that had the processor, between references of at most `quick` seconds."""
     had = undisturbed([one.call for one in calls])
-    return [one for one, counts in zip(calls, had, strict=True) if counts and max(one.before, one.after) <= quick]
+    return [one for one, counts in zip(calls, had, strict=True) if counts and one.slower <= quick]
 
 
 def undisturbed(calls: Sequence[tuple[float, float]]) -> list[bool]:

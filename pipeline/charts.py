@@ -201,15 +201,12 @@ def _place_label(svg: Element, x: float, y: float, point: Point, taken: list[Box
     corners = ((9, -9, "start"), (-9, -9, "end"), (9, 16, "start"), (-9, 16, "end"))
     away = [(9 * side, 4 + down, "start" if side > 0 else "end") for down in AWAY for side in (1, -1)]
     places = [(x + across, y + down, anchor) for across, down, anchor in (*beside, *corners, *away)]
-    inside = [place for place in places if _inside(_box(place[0], place[1], point.label, place[2]))] or places[:1]
-
-    def covered(place: tuple[float, float, str]) -> float:
-        return sum(_shared(_box(place[0], place[1], point.label, place[2]), box) for box in taken)
-
-    left, base, anchor = min(inside, key=covered)
+    boxes = {(left, base, anchor): _box(left, base, point.label, anchor) for left, base, anchor in places}
+    inside = [place for place in places if _inside(boxes[place])] or places[:1]
+    left, base, anchor = place = min(inside, key=lambda at: sum(_shared(boxes[at], box) for box in taken))
     if abs(base - 4 - y) >= min(map(abs, AWAY)):
         add(svg, "line", "leader", x1=x, y1=y, x2=left, y2=base - 4)
-    taken.append(_box(left, base, point.label, anchor))
+    taken.append(boxes[place])
     _label(svg, left, base, point.label, f"{point.kind}-text", anchor)
 
 
