@@ -85,7 +85,10 @@ class SearchSettings:
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """patch: side of an LR patch in pixels; rate: peak learning rate; teacher: a file or a run, "" for none."""
+    """patch: side of an LR patch in pixels. rate: peak learning rate, of `edge` networks of up to 15 channels.
+
+    teacher: a file or a run, "" for none.
+    """
 
     batch: int = setting(16, whole(1))
     patch: int = setting(48, whole(8))

@@ -15,6 +15,7 @@ from torch.func import functional_call
 from pipeline.architecture import Architecture
 from pipeline.config import Relaxation
 from pipeline.network import Network, network_from_architecture
+from pipeline.optimizer import rate_factor
 from pipeline.simplex import circumradius, relax
 from pipeline.space import EdgeSpace, Floats
 
@@ -189,9 +190,10 @@ class EdgeSupernet(nn.Module):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer trains, with factors of its rate. The logits are estimated, not trained."""
+        factor = rate_factor(self.incumbent.architecture)
         return [
-            {"params": list(self.shared.parameters()), "factor": RATE},
-            {"params": list(self.incumbent.parameters()), "factor": 1.0},
+            {"params": list(self.shared.parameters()), "factor": RATE * factor},
+            {"params": list(self.incumbent.parameters()), "factor": factor},
         ]
 
     def loss(self, lr: Tensor, hr: Tensor, step: int, objective: Callable[[Tensor], Tensor]) -> Tensor:

@@ -26,7 +26,7 @@ from pipeline.errors import ConfigError
 from pipeline.finalists import MOST, finalist_on_device
 from pipeline.metrics import psnr_y
 from pipeline.network import Network, network_from_architecture
-from pipeline.optimizer import limit_gradients, optimizer_from_groups, rate_at
+from pipeline.optimizer import limit_gradients, optimizer_from_groups, rate_at, rate_factor
 from pipeline.replay import replayed
 from pipeline.space import EdgeSpace
 from pipeline.supernet import EdgeSupernet
@@ -46,7 +46,8 @@ VALIDATION_SIDE = 128  # LR pixels
 class Recipe:
     """How to search and train.
 
-    batch, patch: patches per step and their LR side in pixels. rate: peak learning rate of AdamW, cosine to zero.
+    batch, patch: patches per step and their LR side in pixels. rate: peak learning rate of AdamW, cosine to zero, which
+    `rate_factor` lowers for wide networks.
     activation, unshuffle: of `edge` architectures. variant: of the `trilevel` space.
     teacher: a .onnx or .safetensors file, "" for none; teacher_weight: its share of the loss.
     precision: of the convolutions in training; "auto" measures whether bf16 is faster than fp32 here.
@@ -267,7 +268,8 @@ class Training:
     def _train(self, network: Network) -> None:
         self.radius = 1.0
         self.network = network.train().to(self.train_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = optimizer_from_groups([{"params": list(network.parameters()), "factor": 1.0}])
+        group = {"params": list(network.parameters()), "factor": rate_factor(network.architecture)}
+        self.optimizer = optimizer_from_groups([group])
         shape = (self.recipe.batch, network.architecture.channels, self.recipe.patch, self.recipe.patch)
         self.step_network = replayed(self.network, shape, self.train_device, bf16=self.notes["precision"] == "bf16")
 

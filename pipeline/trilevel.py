@@ -48,7 +48,7 @@ class TrilevelSupernet(nn.Module):
     Raises InfeasibleBudget before it makes any weight.
     """
 
-    choosing = 0.02  # a step takes 20 to 30 times as long as one of the network that is left
+    choosing = 0.005  # a step takes 20 to 30 times as long as one of the network that is left
 
     seed: Tensor
     fraction: Tensor

@@ -14,6 +14,7 @@ from pipeline.budget import Budget, Device
 from pipeline.config import SearchSettings, TrainSettings
 from pipeline.manifest import hash_file
 from pipeline.network import load_network, network_from_architecture
+from pipeline.optimizer import rate_factor
 from pipeline.search import search
 from pipeline.target import target_of_budget
 from pipeline.training import Progress, Recipe
@@ -79,7 +80,8 @@ def trained_alone(row: Row, architecture: Architecture, data: Data, look: Look) 
     torch.manual_seed(row.seed)
     recipe = recipe_of(row, "rgb", data)
     source = data.source
-    schedule = Schedule(row.steps, data.batch, data.patch, recipe.rate, row.seed, source.precision, source.device)
+    rate = recipe.rate * rate_factor(architecture)
+    schedule = Schedule(row.steps, data.batch, data.patch, rate, row.seed, source.precision, source.device)
     trainer = Trainer(network_from_architecture(architecture), "rgb", 2, data.pairs, schedule)
     trainer.advance(row.steps, look)
     return trainer
@@ -92,6 +94,7 @@ def of_search(run: Path, report: dict[str, Any], row: Row, color: Color, data: D
     return {
         **of_edge(network.architecture, row.macs),
         "network": network.architecture.to_dict(),
+        "rate": recipe_of(row, color, data).rate * rate_factor(network.architecture),
         "share": report["share"],
         "latency_ms": report["cost"]["latency_ms"],
         "gap_db": report["cut_gap_db"],
