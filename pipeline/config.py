@@ -85,7 +85,7 @@ class SearchSettings:
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """patch: side of an LR patch in pixels. rate: peak learning rate, of `edge` networks of up to 15 channels.
+    """patch: side of an LR patch in pixels. rate: peak learning rate; `edge` networks wider than 16 channels have 3/4.
 
     teacher: a file or a run, "" for none.
     """

@@ -36,7 +36,8 @@ from pipeline.trilevel import TrilevelSupernet
 from pipeline.trilevel_space import TrilevelSpace
 
 SCHEMA = 1
-CHECKPOINT = 3  # of what a checkpoint holds, and of how it is gone on from
+CHECKPOINT = 4  # of what a checkpoint holds, and of how it is gone on from
+CHOOSING = 60  # steps of choosing at least, in a run of ten times as many
 SETTLE = 10  # steps between two moves of the radius
 LOOKS = 50  # times that the delivered network is measured on the way
 VALIDATION_SIDE = 128  # LR pixels
@@ -101,7 +102,7 @@ class Progress:
 class Supernet(Protocol):
     """What the search asks of a mixture over a space; it is an nn.Module too.
 
-    choosing: share of the steps after which it is one network.
+    choosing: share of the steps after which it is one network; of `CHOOSING` steps at least.
     """
 
     choosing: float
@@ -235,7 +236,8 @@ class Training:
 
     def _move_radius(self) -> None:
         """Closes the mixture step by step, and cuts the one network out of it when it is due."""
-        end = max(1, math.ceil(self.supernet.choosing * self.recipe.steps))
+        steps = self.recipe.steps
+        end = max(1, min(CHOOSING, steps // 10), math.ceil(self.supernet.choosing * steps))
         if self.step % SETTLE == 0 or self.step >= end:
             self.radius = min(1.0, self.step / end)
             self.supernet.set_radius(self.radius)
@@ -296,7 +298,9 @@ class Training:
                 seconds=sum(self.notes["seconds"].values()),
             )
             self.history.append(asdict(progress))
-        return replace(Progress(**self.history[-1]), step=self.step, phase=self.phase, loss=self.notes["loss"])
+        seconds = sum(self.notes["seconds"].values())
+        now = {"step": self.step, "phase": self.phase, "loss": self.notes["loss"], "seconds": seconds}
+        return replace(Progress(**self.history[-1]), **now)
 
     def _psnr_y(self, infer: Infer) -> float:
         """Mean PSNR-Y in dB of the watched images."""

@@ -4,7 +4,7 @@ from torch import nn
 
 from pipeline.architecture import Architecture, Cell
 from pipeline.network import network_from_architecture
-from pipeline.optimizer import SPIKE, WARM_UP, limit_gradients, optimizer_from_groups, rate_at
+from pipeline.optimizer import SPIKE, WARM_UP, limit_gradients, optimizer_from_groups, rate_at, rate_factor
 
 
 def stepped(gradients: list[float], steps: int = WARM_UP) -> tuple[list[nn.Parameter], torch.optim.AdamW]:
@@ -17,6 +17,13 @@ def stepped(gradients: list[float], steps: int = WARM_UP) -> tuple[list[nn.Param
         limit_gradients(optimizer)
         optimizer.step()
     return parameters, optimizer
+
+
+def test_wide_networks_have_less_of_the_rate() -> None:
+    cells = (Cell(("conv3", "conv3"), (8,)),)
+    factors = {width: rate_factor(Architecture("edge", 2, "rgb", width, cells)) for width in (8, 16, 17, 64)}
+    assert factors == {8: 1.0, 16: 1.0, 17: 0.75, 64: 0.75}
+    assert rate_factor(Architecture("trilevel", 4, "rgb", 64, cells, shuffle=4)) == 1.0
 
 
 def test_usual_gradients_are_left_as_they_are() -> None:

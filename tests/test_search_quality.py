@@ -18,6 +18,7 @@ from tests.bench.board import (
     BEATEN,
     GRID,
     LEAST_SHARE,
+    PEER_RATES,
     RECIPES,
     SEEDS,
     SUITED,
@@ -29,8 +30,8 @@ from tests.bench.board import (
 from tests.bench.board_file import append, code_of, known_from_results, older, read_results, search_version
 from tests.bench.board_picture import picture_of_board
 from tests.bench.board_tables import GAIN, beaten, hand_bar, hand_missing, markdown, targets
-from tests.bench.contest import best_recipe, best_shape
-from tests.bench.figures import TRAINED, NotRun, settings_of_board
+from tests.bench.contest import Place, best_recipe, best_shape, run_row
+from tests.bench.figures import TRAINED, NotRun, Source, read_data, settings_of_board
 from tests.bench.peer_latency import latencies_of_peer
 from tests.bench.search_rows import ours_at_peer
 
@@ -151,7 +152,7 @@ def test_tables_say_what_has_not_run() -> None:
     assert "| 16K | 120 s | 120 s | 1.40 | 500 MiB | 500 MiB | 30.0 ms | 22.0 ms | 20.0 ms | 32.060 | 32.000 |" in text
     assert "not run: macs-8K/plain/seed0: no reason" in text
     assert "14 of 35 targets wait for rows that have not run." in text
-    assert "macs-16K pilot 36, macs-16K unsearched 3, macs-16K plain 3, macs-16K random 3, macs-16K halving 3" in text
+    assert "macs-16K pilot 45, macs-16K unsearched 3, macs-16K plain 3, macs-16K random 3, macs-16K halving 3" in text
     assert "version of the search, to be run `--again`: macs-8K/ours/seed0, macs-8K/ours/seed1" in text
 
 
@@ -277,15 +278,30 @@ def test_a_row_without_what_it_builds_on_is_not_run(tmp_path: Path, capsys: pyte
     assert not (tmp_path / "quick" / "rows.jsonl").exists()
 
 
+def test_a_peer_that_ends_below_its_pilot_is_trained_at_the_next_rate() -> None:
+    data = read_data(Source(Path(), (), "fp32", quick=True))
+    row = Row("latency/ESPCN/peer/seed0", "peer", steps=2, peer="ESPCN")
+    pilots = dict(zip(PEER_RATES, (2.0, 1.0, 99.0, 0.0), strict=True))
+    known = {f"latency/ESPCN/pilot/{rate:g}": {"watched_psnr_y": psnr_y} for rate, psnr_y in pilots.items()}
+    place = Place(Path(), [])
+    with pytest.raises(NotRun, match=r"^it needs latency/ESPCN/pilot/0\.004$"):
+        run_row(row, data, dict([*known.items()][:3]), place, print)
+    found = run_row(row, data, known, place, print)
+    assert (found["rate"], found["failed_rates"]) == (PEER_RATES[0], [PEER_RATES[2]])
+    failing = {name: {"watched_psnr_y": 99.0} for name in known}
+    with pytest.raises(NotRun, match="below its pilots at every rate"):
+        run_row(row, data, failing, place, print)
+
+
 def test_an_interrupted_board_keeps_what_is_done(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run_row(row: Row, *_: object) -> dict[str, Any]:
+    def row_or_end(row: Row, *_: object) -> dict[str, Any]:
         if row.kind == "ours":
             raise KeyboardInterrupt
         return result(30.0)
 
-    monkeypatch.setattr(search_quality, "run_row", run_row)
+    monkeypatch.setattr(search_quality, "run_row", row_or_end)
     with pytest.raises(SystemExit) as error:
         search_quality.main(["--quick", "--work", str(tmp_path)])
     assert error.value.code == 130

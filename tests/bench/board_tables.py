@@ -108,8 +108,9 @@ def markdown(rows: Sequence[Row], known: Results, not_run: Mapping[str, str]) ->
         "which the targets are about, is the mean of the two sets' means. All train on the same images and patches. "
         "Seconds are of single runs, whatever else the machine did; what a search costs is measured turn about. A "
         f"hand-designed shape that is more than {BEATEN} dB behind the best with its first seed has no further ones. "
-        "The search was developed at 16K MACs, on the same test sets; at other budgets it was not. `unsearched` is "
-        "what it begins with, trained alone, with its activation and tail, which the hand-designed networks have not. "
+        "The search was developed at 16K MACs, and the rate of wide networks at 64K, on the same test sets. "
+        "`unsearched` is what it begins with, trained alone, with its activation and tail, which the hand-designed "
+        "networks have not. "
         "The picture is `tests/bench/results/search_quality.svg` (`--picture`).",
     ]
     parts += _made_on(known)

@@ -11,6 +11,7 @@ import torch
 
 from pipeline.budget import Budget
 from pipeline.config import SearchSettings
+from pipeline.optimizer import rate_factor
 from pipeline.space import EdgeSpace
 from pipeline.training import supernet_from_recipe
 from tests.bench.board import GRID, LR_SIZE, PEER_RATES, PIXELS, PLAIN, RECIPES, Row, hand_designed, recipes_at
@@ -75,8 +76,14 @@ def best_shape(macs: int, known: Results) -> tuple[int, int]:
 
 
 def _best(prefix: str, options: Sequence[str], known: Results) -> str:
+    found = _watched(prefix, options, known)
+    return max(found, key=found.__getitem__)
+
+
+def _watched(prefix: str, options: Sequence[str], known: Results) -> dict[str, float]:
+    """Option -> PSNR-Y in dB of its pilot on the images held out of training."""
     found = _all([prefix + option for option in options], known)
-    return max(zip(options, found, strict=True), key=lambda pair: pair[1]["watched_psnr_y"])[0]
+    return {option: float(row["watched_psnr_y"]) for option, row in zip(options, found, strict=True)}
 
 
 def _all(names: Sequence[str], known: Results) -> list[Mapping[str, Any]]:
@@ -93,7 +100,11 @@ def _schedule(row: Row, data: Data, rate: float) -> Schedule:
 def _hand(row: Row, data: Data, known: Results, look: Look) -> dict[str, Any]:
     shape = row.shape or best_shape(row.macs, known)
     name = row.recipe or best_recipe(row.macs, shape, known)
-    recipe = replace(PLAIN, residual=RECIPES[name].residual) if row.kind == "plain" else RECIPES[name]
+    recipe = (
+        replace(PLAIN, residual=RECIPES[name].residual, rate=RECIPES[name].rate)
+        if row.kind == "plain"
+        else RECIPES[name]
+    )
     architecture = hand_designed(row.macs, shape, residual=recipe.residual)
     network = started(architecture, recipe.start, row.seed, plain=recipe.plain)
     trainer = Trainer(network, "rgb", 2, data.pairs, _schedule(row, data, recipe.rate))
@@ -130,7 +141,8 @@ def _rival(row: Row, data: Data, known: Results, look: Look) -> dict[str, Any]:
     trainers = {}
     for architecture, recipe in zip(architectures, recipes, strict=True):
         network = started(architecture, recipe.start, row.seed, plain=False)
-        trainers[architecture] = Trainer(network, "rgb", 2, data.pairs, _schedule(row, data, recipe.rate))
+        rate = recipe.rate * (rate_factor(architecture) if row.kind == "random" else 1.0)
+        trainers[architecture] = Trainer(network, "rgb", 2, data.pairs, _schedule(row, data, rate))
     begun, candidates, everyone = time.perf_counter(), len(trainers), [*trainers.values()]
     for share, left in rungs:
         for trainer in trainers.values():
@@ -145,14 +157,29 @@ def _rival(row: Row, data: Data, known: Results, look: Look) -> dict[str, Any]:
 
 
 def _peer(row: Row, data: Data, known: Results, look: Look) -> dict[str, Any]:
-    rate = row.rate or float(_best(f"latency/{row.peer}/pilot/", [f"{rate:g}" for rate in PEER_RATES], known))
-    torch.manual_seed(row.seed)
-    peer = peer_from_name(row.peer, 2)
-    trainer = Trainer(peer, peer.color, 2, data.pairs, _schedule(row, data, rate))
-    trainer.advance(row.steps, look)
+    """Trained at the rate of its best pilot; where that ends below the pilot, as deep ones do, at that of the next."""
+    pilots = {row.rate: -np.inf} if row.rate else _pilots(row.peer, known)
+    failed: list[float] = []
+    for rate in sorted(pilots, key=pilots.__getitem__, reverse=True):
+        torch.manual_seed(row.seed)
+        peer = peer_from_name(row.peer, 2)
+        trainer = Trainer(peer, peer.color, 2, data.pairs, _schedule(row, data, rate))
+        trainer.advance(row.steps, look)
+        found = of_training(trainer, data)
+        if found["watched_psnr_y"] >= pilots[rate]:
+            break
+        failed.append(rate)
+    else:
+        raise NotRun(f"{row.peer} ended below its pilots at every rate")
     cost = cost_from_peer(peer, LR_SIZE)
-    told = {"architecture": row.peer, "color": peer.color, "rate": rate}
-    return {**told, "macs": cost.macs / PIXELS, "params": cost.params, **of_training(trainer, data)}
+    told = {"architecture": row.peer, "color": peer.color, "rate": rate, "failed_rates": failed}
+    return {**told, "macs": cost.macs / PIXELS, "params": cost.params, **found}
+
+
+def _pilots(peer: str, known: Results) -> dict[float, float]:
+    """Rate -> PSNR-Y in dB of its pilot on the images held out of training."""
+    found = _watched(f"latency/{peer}/pilot/", [f"{rate:g}" for rate in PEER_RATES], known)
+    return {float(rate): value for rate, value in found.items()}
 
 
 def _time(row: Row, known: Results, profiles: Sequence[Path]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ batches for as long, in turns with what was found. From the project's root: pyth
 import argparse
 import json
 import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
@@ -95,30 +94,24 @@ class Rival:
     def __init__(self, recipe: Recipe, pairs: Sequence[Pair]) -> None:
         self.recipe, self.pairs = recipe, pairs
         self.timed = self._trainer(TIMED)
-        self.searching: list[float] = []  # seconds of steps until the cut
-        self.training: list[float] = []  # and after it, as many as are timed
+        self.training: list[float] = []  # seconds of the search's steps after its cut, as many as are timed
         self.trainer: Trainer | None = None
-        self.begun = time.perf_counter()
+        self.first = 0  # step of the search after which B-1 begins
+        self.seconds = 0.0  # of the search so far
 
     def follow(self, at: SearchProgress) -> None:
         """After each step of the search: B-1's share of the time."""
-        seconds = time.perf_counter() - self.begun
-        if at.phase == "search":
-            self.searching.append(seconds)
-        elif self.trainer is not None:
-            left = self.trainer.schedule.steps * (at.step - self.first) / (at.steps - self.first)
-            self.trainer.advance(round(left) - self.trainer.step)
-        else:
-            self.training.append(seconds)
+        assert at.seconds is not None
+        if self.trainer is not None:
+            share = (at.step - self.first) / (at.steps - self.first)
+            self.trainer.advance(round(share * self.trainer.schedule.steps) - self.trainer.step)
+        elif at.phase == "train":
+            self.training.append(at.seconds - self.seconds)
             self.timed.advance(1)
-            if len(self.training) >= min(TIMED, at.steps // 2) or at.step == at.steps:
-                self._begin(at)
-        self.begun = time.perf_counter()
-
-    def _begin(self, at: SearchProgress) -> None:
-        ours, its = median(self.training), self.timed.step_ms / 1e3
-        steps = (sum(self.searching) + ours * (at.steps - len(self.searching))) / its
-        self.first, self.trainer = at.step, self._trainer(max(1, round(steps)))
+            if len(self.training) >= min(TIMED, at.steps // 2):
+                steps = (at.seconds + median(self.training) * (at.steps - at.step)) / (self.timed.step_ms / 1e3)
+                self.first, self.trainer = at.step, self._trainer(max(1, round(steps)))
+        self.seconds = at.seconds
 
     def finished(self) -> dict[str, Any]:
         assert self.trainer is not None
