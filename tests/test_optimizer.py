@@ -47,6 +47,24 @@ def test_a_spike_in_small_gradients_is_held_to_what_is_usual_for_them() -> None:
     assert float(limit_gradients(optimizer)) < SPIKE
 
 
+def test_each_weight_is_held_to_its_own_usual_size() -> None:
+    """Whatever the sizes of tensors are, and in whichever order their elements lie in memory."""
+    shapes = ((7,), (4, 3, 2, 2), (5,))
+    parameters = [nn.Parameter(torch.zeros(shape)) for shape in shapes]
+    parameters[1].data = parameters[1].data.contiguous(memory_format=torch.channels_last)
+    usual = [torch.linspace(1, 9, len(one.flatten())).view_as(one) * 10.0**-at for at, one in enumerate(parameters)]
+    optimizer = optimizer_from_groups([{"params": parameters, "factor": 1.0}])
+    for times in [1.0] * WARM_UP + [100.0]:
+        for parameter, gradient in zip(parameters, usual, strict=True):
+            # Gradients of weights in channels_last may lie as in contiguous ones
+            parameter.grad = times * gradient
+        size = limit_gradients(optimizer)
+        optimizer.step()
+    assert float(size) == pytest.approx(100, rel=0.02)
+    for parameter, gradient in zip(parameters, usual, strict=True):
+        torch.testing.assert_close(parameter.grad, SPIKE * gradient, rtol=0.05, atol=0)
+
+
 def test_gradients_grow_as_they_like_while_none_are_usual() -> None:
     """What is before a tail that starts at zero has no gradients to speak of until that has left zero."""
     (parameter,), optimizer = stepped([1e-12], WARM_UP - 1)

@@ -19,7 +19,7 @@ from pipeline.errors import BudgetMissed, ConfigError, DataError, InfeasibleBudg
 from pipeline.manifest import check_outputs
 from pipeline.network import load_network, network_from_architecture, save_network
 from pipeline.search import search
-from pipeline.supernet import EdgeSupernet
+from pipeline.supernet import RATE, EdgeSupernet
 from pipeline.training import Progress, Recipe, Training, hold_out, space_from_recipe
 
 RECIPE = Recipe("edge", 2, "rgb", "sparsestmax", steps=40, batch=2, patch=12, rate=2e-3, seed=1, precision="fp32")
@@ -259,6 +259,23 @@ def test_a_device_slower_than_every_finalist_misses_the_budget(tmp_path: Path, p
     with pytest.raises(BudgetMissed, match="finalists takes"):
         search(tmp_path, RECIPE, Budget((360, 640), latency_ms=5.0, profile="board"), pairs, inputs={}, device=device)
     assert not (tmp_path / "search" / "report.json").exists()
+
+
+def test_wide_networks_train_at_a_lower_rate(tmp_path: Path, pairs: list[Pair]) -> None:
+    """Before the cut, after it, and when they go on."""
+    budget = Budget((32, 32), macs=64_000 * 1024)
+    recipe = replace(RECIPE, steps=10, batch=1)
+    training = Training(recipe, budget, pairs)
+    assert [group["factor"] for group in training.optimizer.param_groups] == [0.75 * RATE, 0.75]
+    while training.phase == "search":
+        training.advance()
+    assert training.network is not None
+    assert training.network.architecture.width == 20
+    assert [group["factor"] for group in training.optimizer.param_groups] == [0.75]
+    training.save(tmp_path / "checkpoint.safetensors", {})
+    resumed = Training(recipe, budget, pairs)
+    resumed.resume(tmp_path / "checkpoint.safetensors", {})
+    assert [group["factor"] for group in resumed.optimizer.param_groups] == [0.75]
 
 
 def test_the_trilevel_space_has_no_latency() -> None:

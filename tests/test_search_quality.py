@@ -332,6 +332,8 @@ def test_rows_of_another_search_are_named() -> None:
     known = {"a": {**LINE, "search_version": search_version()}, "b": {**LINE, "search_version": "other"}, "c": LINE}
     assert older(known) == ["b", "c"]
     assert older({"a": {**LINE, "kind": "hand"}}) == []
+    same = {"kind": "ours", "search_version": "acbf509e9e93"}
+    assert older({"macs-64K/ours/seed0": same, "relaxation/softmax/seed0": same}) == ["relaxation/softmax/seed0"]
 
 
 def test_the_version_of_a_search_is_of_what_it_does() -> None:
