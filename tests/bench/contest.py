@@ -100,11 +100,9 @@ def _schedule(row: Row, data: Data, rate: float) -> Schedule:
 def _hand(row: Row, data: Data, known: Results, look: Look) -> dict[str, Any]:
     shape = row.shape or best_shape(row.macs, known)
     name = row.recipe or best_recipe(row.macs, shape, known)
-    recipe = (
-        replace(PLAIN, residual=RECIPES[name].residual, rate=RECIPES[name].rate)
-        if row.kind == "plain"
-        else RECIPES[name]
-    )
+    recipe = RECIPES[name]
+    if row.kind == "plain":
+        recipe = replace(PLAIN, residual=recipe.residual, rate=recipe.rate)
     architecture = hand_designed(row.macs, shape, residual=recipe.residual)
     network = started(architecture, recipe.start, row.seed, plain=recipe.plain)
     trainer = Trainer(network, "rgb", 2, data.pairs, _schedule(row, data, recipe.rate))
