@@ -48,7 +48,7 @@ RECIPES: dict[str, Recipe] = {
     "residual": Recipe(residual=True),
     "gentle": Recipe(rate=3e-3, residual=True),
 }
-# Tried at every budget: the recipes that suited some shape best where all were tried, and the rate of our wide networks.
+# Tried at every budget: the recipes that suited some shape best where all were tried, and the rate of wide networks.
 SUITED, TRIED_AT = ("identity", "residual", "gentle"), 16_000
 PEER_RATES = (5e-4, 1e-3, 2e-3, 4e-3)
 PLAIN = Recipe((0.0, 1.0, 0.0), plain=True)  # He's initialisation, no branches
