@@ -126,8 +126,9 @@ def _rival(row: Row, data: Data, known: Results, look: Look) -> dict[str, Any]:
         space = EdgeSpace(2, "rgb", Budget(LR_SIZE, macs=row.macs * PIXELS), activation)
         rng = np.random.default_rng([row.seed, 4])
         drawn = [space.fit([rng.random(options) for options in space.options]) for _ in range(RANDOM)]
-        recipes = [RECIPES["identity"]] * RANDOM
         architectures = [space.architecture(genes) for genes in drawn]
+        recipe = RECIPES["identity"]
+        recipes = [replace(recipe, rate=recipe.rate * rate_factor(architecture)) for architecture in architectures]
         rungs: Sequence[tuple[float, int]] = ((TRIAL, 1),)
     else:
         recipes = [RECIPES[best_recipe(row.macs, shape, known)] for shape in GRID[row.macs]]
@@ -139,8 +140,7 @@ def _rival(row: Row, data: Data, known: Results, look: Look) -> dict[str, Any]:
     trainers = {}
     for architecture, recipe in zip(architectures, recipes, strict=True):
         network = started(architecture, recipe.start, row.seed, plain=False)
-        rate = recipe.rate * (rate_factor(architecture) if row.kind == "random" else 1.0)
-        trainers[architecture] = Trainer(network, "rgb", 2, data.pairs, _schedule(row, data, rate))
+        trainers[architecture] = Trainer(network, "rgb", 2, data.pairs, _schedule(row, data, recipe.rate))
     begun, candidates, everyone = time.perf_counter(), len(trainers), [*trainers.values()]
     for share, left in rungs:
         for trainer in trainers.values():
