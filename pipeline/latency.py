@@ -3,7 +3,8 @@
 The prices are those under which the measured networks of the profile come out best, in relative error. Runtimes compute
 convolutions in blocks of channels, and in another way where an image or a few channels come in; so a convolution is
 described by its multiply-adds and its channels, both as they are and rounded up to whole blocks, and its prices are its
-kernel's own. `tests/bench/latency_model.py` compares this form with others.
+kernel's own. A matrix unit sums over more channels at once, and what is left over of them is a product of its own: on
+an Intel AMX that halves the error of the model. `tests/bench/latency_model.py` compares this form with others.
 """
 
 from collections import Counter
@@ -22,6 +23,7 @@ Floats = NDArray[np.float64]
 Measures = Mapping[str, float]
 
 BLOCK = 16  # channels: floats of a vector register of 512 bits
+DEEP = 32  # channels: bfloat16 numbers of a row of an AMX tile
 STEP = 4  # channels: all widths of the space are multiples of it
 WIDEST = int(WIDTHS[-1] * EXPANSIONS[-1])
 
@@ -132,6 +134,8 @@ def measures_from_part(part: Part) -> Measures:
     if inputs < BLOCK:  # less than a block is not computed in blocks
         name += " narrow"
     measures = {name: 1.0, f"{name} in": inputs / BLOCK, f"{name} blocks in": whole_in}
+    if inputs >= BLOCK:
+        measures[f"{name} rest"] = float(inputs > DEEP and inputs % DEEP > 0)
     if part.kind == "tail":  # its outputs are always the same
         return measures
     area = part.kernel**2

@@ -58,7 +58,8 @@ def read_result(path: Path, bundle: Path | None = None) -> dict[str, Any]:
 def profile_from_result(name: str, result: Mapping[str, Any]) -> DeviceProfile:
     """The profile of the device that a result is of.
 
-    Times are scaled to the usual calibration, the median over all groups, by that of their own group.
+    Times are scaled to the usual calibration, the median over all groups, by that of their own group. Of the groups
+    that a model is in the quickest counts.
     Raises StaleArtifact where the result is damaged.
     """
     try:
@@ -70,10 +71,12 @@ def profile_from_result(name: str, result: Mapping[str, Any]) -> DeviceProfile:
             for group in result["groups"]
         ]
         usual = median(timing.median_ms for timing in calibrations)
+        timings: dict[str, list[Timing]] = {}
+        for group, beside in zip(result["groups"], calibrations, strict=True):
+            for file, timing in group["models"].items():
+                timings.setdefault(file, []).append(scaled(Timing(**timing), usual / beside.median_ms))
         rows = [
-            Row(architectures[file], scaled(Timing(**timing), usual / beside.median_ms))
-            for group, beside in zip(result["groups"], calibrations, strict=True)
-            for file, timing in group["models"].items()
+            Row(architectures[file], min(found, key=lambda timing: timing.median_ms)) for file, found in timings.items()
         ]
         task = task_from_architecture(calibration, bundle.lr_size)
         if calibration != calibration_architecture(task):

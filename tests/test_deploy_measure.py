@@ -40,13 +40,17 @@ def bundle(folder: Path) -> Bundle:
         return bundle
 
 
-def test_every_model_is_timed_in_a_group_beside_the_calibration(folder: Path, bundle: Bundle) -> None:
+def test_every_model_is_timed_in_two_groups_beside_the_calibration(folder: Path, bundle: Bundle) -> None:
     told: list[Progress] = []
     result = measure_bundle(folder, bundle, SETTING, 600, told.append)
     assert json.loads(json.dumps(result))["bundle"] == json.loads(json.dumps(bundle.to_dict()))
     groups: list[dict[str, Any]] = result["groups"]
     assert [[*group["models"]] for group in groups] == [
-        [model.file for model in bundle.models[at : at + 2]] for at in (0, 2, 4)
+        ["models/001.onnx", "models/002.onnx"],
+        ["models/003.onnx", "models/004.onnx"],
+        ["models/005.onnx", "models/001.onnx"],
+        ["models/002.onnx", "models/003.onnx"],
+        ["models/004.onnx", "models/005.onnx"],
     ]
     for group in groups:
         (beside,) = group["calibrations"]
@@ -60,7 +64,7 @@ def test_every_model_is_timed_in_a_group_beside_the_calibration(folder: Path, bu
     )
     assert {"cpu", "cores"} <= result["device"].keys()
     assert "onnxruntime" in result["versions"]
-    assert [(at.done, at.total) for at in told] == [(2, 5), (4, 5), (5, 5)]
+    assert [(at.done, at.total) for at in told] == [(2, 10), (4, 10), (6, 10), (8, 10), (10, 10)]
     assert all(at.ms > 0 and 0 <= at.seconds_left <= 600 for at in told)
 
 
@@ -71,6 +75,42 @@ def test_nothing_begins_after_the_time_limit(folder: Path, bundle: Bundle, monke
     result = measure_bundle(folder, bundle, SETTING, 3)
     assert len(result["groups"]) == 1
     assert result["skipped"] == {model.file: "no time was left" for model in bundle.models[2:]}
+
+
+def test_time_that_is_up_in_the_second_turn_leaves_no_model_out(
+    folder: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[float] = []
+    time_group = measure._time_group
+
+    def time_and_count(*arguments: Any) -> Any:
+        groups.append(arguments[4])
+        return time_group(*arguments)
+
+    clock = SimpleNamespace(monotonic=lambda: 100.0 * len(groups), perf_counter=time.perf_counter)
+    monkeypatch.setattr(measure, "time", clock)
+    monkeypatch.setattr(measure, "_time_group", time_and_count)
+    result = measure_bundle(folder, bundle, SETTING, 300)
+    assert len(result["groups"]) == len(groups) == 3
+    assert groups[0] == 60  # of 300 seconds, a share for each group of both turns
+    assert result["skipped"] == {}
+
+
+def test_model_that_is_slow_the_second_time_keeps_its_first_timing(
+    folder: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    open_setting = Setting.open
+
+    def open_and_say(setting: Setting, path: Path, stack: Any) -> Any:
+        opened.append(path.name)
+        infer, _ = open_setting(setting, path, stack)
+        return infer, 1000.0 if path.name == "002.onnx" and opened.count("002.onnx") == 2 else 1.0
+
+    monkeypatch.setattr(Setting, "open", open_and_say)
+    result = measure_bundle(folder, bundle, SETTING, 600)
+    assert [[*group["models"]] for group in result["groups"]][3] == ["models/003.onnx"]
+    assert result["skipped"] == {}
 
 
 def test_slow_models_are_left_out_and_those_with_far_more_macs_unseen(
@@ -92,6 +132,8 @@ def test_slow_models_are_left_out_and_those_with_far_more_macs_unseen(
     assert [[*group["models"]] for group in result["groups"]] == [
         ["models/001.onnx"],
         ["models/003.onnx", "models/005.onnx"],
+        ["models/001.onnx", "models/003.onnx"],
+        ["models/005.onnx"],
     ]
 
 
@@ -121,10 +163,10 @@ def test_frame_that_does_not_suit_the_models_is_named(tmp_path: Path) -> None:
 def test_command_writes_the_result(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(folder), "-o", str(tmp_path / "result.json"), "--threads", "1"])
     result = json.loads((tmp_path / "result.json").read_text())
-    assert len(result["groups"]) == 3
+    assert len(result["groups"]) == 5
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3
-    assert lines[-1].startswith("5/5 models, the latest ")
+    assert len(lines) == 5
+    assert lines[-1].startswith("10/10 timings, the latest ")
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 

@@ -60,6 +60,15 @@ def test_no_network_is_measured_twice() -> None:
     assert len(asked) == len({*asked}) <= TRIES
 
 
+def test_a_network_that_comes_again_is_no_try() -> None:
+    """The model leaves a gap of more than `TRIES` steps, and errs on what is behind it."""
+    space = networks(60, 128)
+    measured_ms = dict(zip(space, (60.0, 91.0), strict=True))
+    chosen, measured = finalist_on_device(dearest(space), space.__getitem__, measured_ms.__getitem__, BUDGET)
+    assert measured_ms[chosen] == 91
+    assert len(measured) == 2
+
+
 def test_a_device_that_keeps_no_budget_is_told_with_its_figures() -> None:
     space = networks(90, 95)
     with pytest.raises(BudgetMissed, match=r"takes 180\.00 ms on a device, the budget is 100 ms .*90\.00 ms predicted"):

@@ -12,6 +12,7 @@ from pipeline.draw import draw_architectures
 from pipeline.errors import UnpricedOp
 from pipeline.latency import (
     BLOCK,
+    DEEP,
     LatencyModel,
     Part,
     latency_model_from_profile,
@@ -39,7 +40,10 @@ def _drawn(count: int, seed: int) -> list[Architecture]:
 
 
 def _true_ms(architecture: Architecture) -> float:
-    """A device that computes blocks of channels, but narrow inputs one by one, and moves every block of features."""
+    """A device that computes blocks of channels, but narrow inputs one by one, and moves every block of features.
+
+    It sums over 32 channels at once, and what is left over of them is a product of its own.
+    """
     ms = 2.0
     for part in parts_from_architecture(architecture):
         blocks = -(-part.outputs // BLOCK)
@@ -49,6 +53,7 @@ def _true_ms(architecture: Architecture) -> float:
             ms += 0.02 * part.kernel**2 * part.inputs * blocks + 0.3
         else:
             ms += 0.2 * part.kernel**2 * -(-part.inputs // BLOCK) * blocks + 0.5 * blocks
+            ms += 2.0 * (part.inputs > DEEP and part.inputs % DEEP > 0)
     return ms
 
 
@@ -182,6 +187,12 @@ def test_measures_are_rounded_up_to_blocks() -> None:
     assert measures["conv3 macs, blocks"] == 9 * 2 * 1
     assert all("narrow" in name for name in measures_from_part(Part("conv", 3, 12, 32)))
     assert not measures.keys() & measures_from_part(Part("conv", 1, 24, 8)).keys()
+
+
+def test_rest_is_what_is_left_of_32_channels() -> None:
+    widths = (16, 24, 32, 36, 48, 64, 72, 96)
+    rests = {width: measures_from_part(Part("conv", 3, width, 8))["conv3 rest"] for width in widths}
+    assert [width for width in widths if rests[width]] == [36, 48, 72]
 
 
 def test_prices_may_be_sought_in_other_measures() -> None:

@@ -69,6 +69,15 @@ def test_times_are_scaled_by_the_calibration_of_their_group(result: dict[str, An
     assert profile.device == {"cpu": "Small", "cores": "4"}
 
 
+def test_quicker_group_of_a_model_counts(result: dict[str, Any]) -> None:
+    result["groups"].append(
+        {"calibrations": [timing(10)], "models": {"models/001.onnx": timing(6), "models/002.onnx": timing(16)}}
+    )
+    profile = profile_from_result("small", result)
+    assert [row.architecture for row in profile.rows] == NETWORKS
+    assert [row.timing.median_ms for row in profile.rows] == [5, 16, 30]
+
+
 def test_result_is_read_and_held_to_its_bundle(
     result: dict[str, Any], write: Callable[[Any], Path], folder: Path
 ) -> None:
