@@ -37,8 +37,8 @@ def finalist_on_device(
     network is within the budget.
     """
     assert budget.latency_ms is not None
-    factor, found, tried = 1 / MOST, {}, set[float]()
-    measured: list[Finalist] = []
+    factor, tried = 1 / MOST, set[float]()
+    found: dict[str, tuple[Architecture, Finalist]] = {}
     while len(found) < TRIES and len(tried) < FACTORS:
         tried.add(factor)
         architecture = delivered(factor)
@@ -47,7 +47,6 @@ def finalist_on_device(
                 architecture.id, summary(architecture), predict_ms(architecture), measure_ms(architecture)
             )
             found[architecture.id] = (architecture, finalist)
-            measured.append(finalist)
             if on_measured is not None:
                 on_measured(finalist)
         finalist = found[architecture.id][1]
@@ -57,6 +56,7 @@ def finalist_on_device(
         factor = finalist.measured_ms / finalist.predicted_ms / MOST
         while factor in tried:  # the space has gaps: what comes next is a little slower or faster
             factor *= STEP if share < FEWEST else 1 / STEP
+    measured = [finalist for _, finalist in found.values()]
     within = [pair for pair in found.values() if pair[1].measured_ms <= MOST * budget.latency_ms]
     within = within or [pair for pair in found.values() if pair[1].measured_ms <= budget.latency_ms]
     if not within:
