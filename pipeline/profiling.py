@@ -62,7 +62,7 @@ def profile_here(
             threads,
             60 * minutes,
             on_written=bar,
-            on_measured=lambda at: bar(at.done, at.total, f"{at.ms:.1f} ms", "networks"),
+            on_measured=lambda at: bar(at.done, at.total, f"{at.ms:.1f} ms", "timings"),
         )
     return _saved(path, profile)
 

@@ -65,7 +65,7 @@ def test_device_without_torch_measures_itself(
     assert absent.stdout == "[None, None]\n"
     done = device("-m", "deploy.measure", ".", "-o", "result.json", "--threads", "1", cwd=folder)
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr.splitlines()[-1].startswith(f"{NETWORKS}/{NETWORKS} models")
+    assert done.stderr.splitlines()[-1].startswith(f"{2 * NETWORKS}/{2 * NETWORKS} timings")
     result = folder / "result.json"
     assert main(["profile", "far", "--import", str(result), "--bundle", str(bundle), "--json"]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -104,7 +104,7 @@ def test_machine_is_measured_and_told(capsys: pytest.CaptureFixture[str]) -> Non
     for words in ("calibration", "fastest", "slowest", "spread", "profiles/here.toml", "12x16", "1 threads"):
         assert words in captured.out
     assert f"models {NETWORKS + 1}/{NETWORKS + 1}" in captured.err
-    assert f"networks {NETWORKS}/{NETWORKS}" in captured.err
+    assert f"timings {2 * NETWORKS}/{2 * NETWORKS}" in captured.err
     assert f"only {NETWORKS} networks were fast enough" in captured.err
     assert len(profile_from_toml(Path("profiles/here.toml")).rows) == NETWORKS
 
