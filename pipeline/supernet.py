@@ -174,12 +174,24 @@ class EdgeSupernet(nn.Module):
         return skeleton
 
     def cut(self, architecture: Architecture | None = None) -> Network:
-        """A network of the space, `delivered()` if none is given, in its training form with a copy of its weights."""
-        network = network_from_architecture(architecture or self.delivered())
-        slices = _slices(self._source(network.architecture), network)
+        """A network of the space, `delivered()` if none is given, in its training form with a copy of its weights.
+
+        Another one than `delivered()` that the incumbent does not hold has the incumbent's weights as far as both have
+        them, and elsewhere those that it would begin with alone: at 125 ms that was 0.07 dB away from what was trained,
+        a slice of the shared weights 1.4 dB.
+        """
+        delivered = self.delivered()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)  # the same after an interrupt
+            network = network_from_architecture(architecture or delivered)
+        source = self._source(network.architecture)
+        grown = source is self.shared and network.architecture != delivered
+        weights = dict((self.incumbent if grown else source).named_parameters())
         with torch.no_grad():
             for name, parameter in network.named_parameters():
-                parameter.copy_(slices[name])
+                if name in weights:
+                    common = tuple(slice(size) for size in map(min, parameter.shape, weights[name].shape))
+                    parameter[common] = weights[name][common]
         return network
 
     def outputs(self, lr: Tensor) -> list[Tensor]:

@@ -7,6 +7,7 @@ import torch
 from pipeline.architecture import Architecture
 from pipeline.budget import Budget, cost_from_architecture
 from pipeline.config import Relaxation
+from pipeline.network import network_from_architecture
 from pipeline.simplex import RELAXATIONS, order_penalty
 from pipeline.space import EdgeSpace
 from pipeline.supernet import COOLEST, EdgeSupernet
@@ -39,16 +40,44 @@ def _batch() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.rand(2, 3, 12, 12, generator=generator), torch.rand(2, 3, 24, 24, generator=generator)
 
 
-@pytest.mark.parametrize("delivered", [True, False])
+@pytest.mark.parametrize("incumbent", [True, False])
 @pytest.mark.parametrize("activation", ["relu", "prelu"])
-def test_the_cut_network_computes_what_its_weights_did(activation: str, delivered: bool) -> None:
+def test_the_cut_network_computes_what_its_weights_did(
+    activation: str, incumbent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     supernet = _supernet(activation=activation)
     _shake(supernet)
-    network = supernet.cut(None if delivered else _other(supernet))
+    if not incumbent:
+        other = _other(supernet)
+        monkeypatch.setattr(supernet, "delivered", lambda: other)
+    network = supernet.cut()
     lr, _ = _batch()
     with torch.no_grad():
         assert torch.equal(network(lr), supernet(lr, network.architecture))
-        assert torch.equal(network(lr), supernet.incumbent(lr)) == delivered
+        assert torch.equal(network(lr), supernet.incumbent(lr)) == incumbent
+
+
+def test_a_finalist_begins_as_the_incumbent_where_both_have_weights() -> None:
+    supernet = _supernet()
+    _shake(supernet)
+    own = supernet.incumbent.architecture
+    first, second, *rest = own.cells
+    assert first.residual
+    wider = replace(second, ops=("conv5", second.ops[1]), widths=(second.widths[0] + 4,))
+    network = supernet.cut(replace(own, path=(replace(first, residual=False), wider, *rest, first)))
+    torch.manual_seed(supernet.seed)
+    alone = dict(network_from_architecture(network.architecture).named_parameters())
+    old, new = dict(supernet.incumbent.named_parameters()), dict(network.named_parameters())
+    same = [name for name in old if name in new and old[name].shape == new[name].shape]
+    assert all(torch.equal(new[name], old[name]) for name in same)
+    assert {"stem.branches.3", "path.0.convs.1.branches.3", "tail.bias"} <= {*same}
+    grown = new["path.1.convs.0.branches.3"]
+    width = second.widths[0]
+    assert torch.equal(grown[:width], old["path.1.convs.0.branches.3"])
+    assert torch.equal(grown[width:], alone["path.1.convs.0.branches.3"][width:])
+    added = {"path.1.convs.0.branches.5", f"path.{len(own.path)}.convs.0.branches.3"}
+    assert added <= new.keys() - old.keys()
+    assert all(torch.equal(new[name], alone[name]) for name in new.keys() - old.keys())
 
 
 def test_cutting_copies() -> None:
