@@ -1,7 +1,7 @@
 """Times the models of a bundle on this device, in small groups beside a calibration workload.
 
-Each model is in two groups, minutes apart, and the quicker counts. A neighbour on the same cores may slow wide kernels
-by half for as long as a group lasts, and the calibration not at all; it makes nothing quicker.
+Each model is in two groups, one turn over all models apart: a neighbour on the same cores may slow wide kernels by half
+for as long as a group lasts, and the calibration not at all.
 """
 
 import argparse
@@ -29,7 +29,7 @@ SCHEMA = 1
 MINUTES = 8.0
 GROUP = 12  # models that are timed in turns, with the calibration between
 TIMES = 2  # groups that each model is in
-ROUNDS = (4, 10)  # of a group at least, and calls of each model that count, as time allows
+ROUNDS = (8, 10)  # of a group at least, and calls of each model that count, as time allows
 SLOWEST_MS = 200.0  # a model that takes longer is left out
 TRIALS = 2  # runs that show how long a model takes
 HOPELESS = 4.0  # and so is, unseen, a model with so many times the MACs of one that was left out
@@ -104,13 +104,14 @@ def measure_bundle(
     deadline = time.monotonic() + seconds
     facts = {"device": device_facts(setting.runtime), "versions": runtime_versions(setting.runtime)}
     waiting = list(bundle.models) * TIMES
-    total, size = len(waiting), min(GROUP, len(bundle.models))
+    total = len(waiting)
     groups: list[dict[str, Any]] = []
     quick_ms = math.inf  # of the calibration, in the quickest group
     skipped: dict[str, str] = {}
     with ExitStack() as stack:
         calibration, _ = setting.open(folder / bundle.calibration.file, stack)
         while waiting and (left := deadline - time.monotonic()) > 0:
+            size = min(GROUP, len({model.file for model in waiting}))  # none twice: each turn has the same order
             here, waiting = waiting[:size], waiting[size:]
             share = left / (1 + len(waiting) / size)
             beside, timings, slow = _time_group(folder, here, setting, calibration, share, quick_ms)

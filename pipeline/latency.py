@@ -3,8 +3,8 @@
 The prices are those under which the measured networks of the profile come out best, in relative error. Runtimes compute
 convolutions in blocks of channels, and in another way where an image or a few channels come in; so a convolution is
 described by its multiply-adds and its channels, both as they are and rounded up to whole blocks, and its prices are its
-kernel's own. A matrix unit sums over more channels at once, and what is left over of them is a product of its own: on
-an Intel AMX that halves the error of the model. `tests/bench/latency_model.py` compares this form with others.
+kernel's own. A matrix unit sums over more channels at once, and what is left over of them is a product of its own: with
+a price for it the error on an Intel AMX is a third less. `tests/bench/latency_model.py` compares this form with others.
 """
 
 from collections import Counter

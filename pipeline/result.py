@@ -11,7 +11,7 @@ from typing import Any
 from deploy.bundle import Bundle, bundle_from_dict, open_bundle
 from deploy.measure import SCHEMA
 from deploy.openers import exported_precision
-from deploy.timing import Timing
+from deploy.timing import STEADY, Timing
 from pipeline.architecture import architecture_from_dict
 from pipeline.backends import deploy_errors
 from pipeline.errors import ConfigError, StaleArtifact
@@ -59,7 +59,8 @@ def profile_from_result(name: str, result: Mapping[str, Any]) -> DeviceProfile:
     """The profile of the device that a result is of.
 
     Times are scaled to the usual calibration, the median over all groups, by that of their own group. Of the groups
-    that a model is in the quickest counts.
+    that a model is in the quickest counts, of those beside a steady calibration if there are any: what slows that more
+    than the model makes the model look quick.
     Raises StaleArtifact where the result is damaged.
     """
     try:
@@ -71,13 +72,13 @@ def profile_from_result(name: str, result: Mapping[str, Any]) -> DeviceProfile:
             for group in result["groups"]
         ]
         usual = median(timing.median_ms for timing in calibrations)
-        timings: dict[str, list[Timing]] = {}
+        steady = STEADY * min(timing.median_ms for timing in calibrations)
+        timings: dict[str, list[tuple[bool, float, Timing]]] = {}
         for group, beside in zip(result["groups"], calibrations, strict=True):
             for file, timing in group["models"].items():
-                timings.setdefault(file, []).append(scaled(Timing(**timing), usual / beside.median_ms))
-        rows = [
-            Row(architectures[file], min(found, key=lambda timing: timing.median_ms)) for file, found in timings.items()
-        ]
+                found = scaled(Timing(**timing), usual / beside.median_ms)
+                timings.setdefault(file, []).append((beside.median_ms > steady, found.median_ms, found))
+        rows = [Row(architectures[file], min(found, key=lambda one: one[:2])[-1]) for file, found in timings.items()]
         task = task_from_architecture(calibration, bundle.lr_size)
         if calibration != calibration_architecture(task):
             raise ValueError("it has another calibration workload")

@@ -176,20 +176,35 @@ class EdgeSupernet(nn.Module):
     def cut(self, architecture: Architecture | None = None) -> Network:
         """A network of the space, `delivered()` if none is given, in its training form with a copy of its weights.
 
-        Another one than `delivered()` that the incumbent does not hold has the incumbent's weights as far as both have
-        them, and elsewhere those that it would begin with alone: at 125 ms that was 0.07 dB away from what was trained,
-        a slice of the shared weights 1.4 dB.
+        Another one than `delivered()`, which the incumbent does not hold, is `_grown`.
         """
         delivered = self.delivered()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)  # the same after an interrupt
-            network = network_from_architecture(architecture or delivered)
-        source = self._source(network.architecture)
-        grown = source is self.shared and network.architecture != delivered
-        weights = dict((self.incumbent if grown else source).named_parameters())
+        architecture = architecture or delivered
+        source = self._source(architecture)
+        if source is self.shared and architecture != delivered:
+            return self._grown(architecture)
+        network = network_from_architecture(architecture)
+        slices = _slices(source, network)
         with torch.no_grad():
             for name, parameter in network.named_parameters():
-                if name in weights:
+                parameter.copy_(slices[name])
+        return network
+
+    def _grown(self, architecture: Architecture) -> Network:
+        """A network with the incumbent's weights as far as both have them, elsewhere those that it would begin with.
+
+        A cell that has a residual in one of them alone begins anew. One 3x3 convolution in place of a 1x1, at 125 ms,
+        was 0.07 dB away from the incumbent; a slice of the shared weights 1.4 dB.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed)  # the same after an interrupt
+            network = network_from_architecture(architecture)
+        pairs = zip(architecture.cells, self.incumbent.architecture.cells, strict=False)
+        anew = tuple(f"path.{at}." for at, (one, own) in enumerate(pairs) if one.residual != own.residual)
+        weights = dict(self.incumbent.named_parameters())
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                if name in weights and not name.startswith(anew):
                     common = tuple(slice(size) for size in map(min, parameter.shape, weights[name].shape))
                     parameter[common] = weights[name][common]
         return network

@@ -36,7 +36,7 @@ from pipeline.trilevel import TrilevelSupernet
 from pipeline.trilevel_space import TrilevelSpace
 
 SCHEMA = 1
-CHECKPOINT = 4  # of what a checkpoint holds, and of how it is gone on from
+CHECKPOINT = 5  # of what a checkpoint holds, and of how it is gone on from
 CHOOSING = 60  # steps of choosing at least, in a run of ten times as many
 SETTLE = 10  # steps between two moves of the radius
 LOOKS = 50  # times that the delivered network is measured on the way

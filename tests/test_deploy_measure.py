@@ -11,12 +11,13 @@ from deploy import measure
 from deploy.bundle import Bundle, open_bundle
 from deploy.measure import Progress, Setting, TooSlow, main, measure_bundle, write_result
 from deploy.runners import DeployError, RuntimeMissing
-from deploy.timing import Timing
+from deploy.timing import FEWEST, Timing
 from pipeline.architecture import Architecture, Cell
 from pipeline.workload import Task, write_workload
 
 TASK = Task(2, "rgb", (8, 10))
 SETTING = Setting("onnxruntime", "fp32", TASK.lr_size, 1)
+SHIPPED_ROUNDS = measure.ROUNDS
 NETWORKS = [Architecture("edge", 2, "rgb", 8, (Cell(("conv3", "conv3"), (8,)),) * cells) for cells in range(5)]
 
 
@@ -68,6 +69,11 @@ def test_every_model_is_timed_in_two_groups_beside_the_calibration(folder: Path,
     assert all(at.ms > 0 and 0 <= at.seconds_left <= 600 for at in told)
 
 
+def test_a_group_has_calls_to_choose_from() -> None:
+    least, enough = SHIPPED_ROUNDS
+    assert FEWEST < least <= enough
+
+
 def test_nothing_begins_after_the_time_limit(folder: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter(range(1000))
     clock = SimpleNamespace(monotonic=lambda: next(now), perf_counter=time.perf_counter)
@@ -94,6 +100,21 @@ def test_time_that_is_up_in_the_second_turn_leaves_no_model_out(
     assert len(result["groups"]) == len(groups) == 3
     assert groups[0] == 60  # of 300 seconds, a share for each group of both turns
     assert result["skipped"] == {}
+
+
+def test_no_group_has_a_model_twice(folder: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_setting = Setting.open
+
+    def open_slow(setting: Setting, path: Path, stack: Any) -> Any:
+        infer, _ = open_setting(setting, path, stack)
+        return infer, 1000.0 if path.name in ("001.onnx", "002.onnx", "003.onnx", "004.onnx") else 1.0
+
+    monkeypatch.setattr(measure, "GROUP", 4)
+    monkeypatch.setattr(Setting, "open", open_slow)
+    models = tuple(replace(model, macs=100) for model in bundle.models)
+    result = measure_bundle(folder, replace(bundle, models=models), SETTING, 600)
+    assert [[*group["models"]] for group in result["groups"]] == [["models/005.onnx"], ["models/005.onnx"]]
+    assert len(result["skipped"]) == 4
 
 
 def test_model_that_is_slow_the_second_time_keeps_its_first_timing(

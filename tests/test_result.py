@@ -70,12 +70,21 @@ def test_times_are_scaled_by_the_calibration_of_their_group(result: dict[str, An
 
 
 def test_quicker_group_of_a_model_counts(result: dict[str, Any]) -> None:
-    result["groups"].append(
-        {"calibrations": [timing(10)], "models": {"models/001.onnx": timing(6), "models/002.onnx": timing(16)}}
-    )
+    result["groups"][2]["calibrations"] = [timing(10)]
+    again = {"models/001.onnx": timing(6), "models/002.onnx": timing(20), "models/003.onnx": timing(45)}
+    result["groups"].append({"calibrations": [timing(10.8)], "models": again})
     profile = profile_from_result("small", result)
     assert [row.architecture for row in profile.rows] == NETWORKS
-    assert [row.timing.median_ms for row in profile.rows] == [5, 16, 30]
+    assert profile.calibration.timing.median_ms == 10
+    assert [row.timing.median_ms for row in profile.rows] == pytest.approx([5, 20 / 1.08, 45 / 1.08], rel=1e-4)
+
+
+def test_time_beside_a_slow_calibration_counts_where_there_is_no_other(result: dict[str, Any]) -> None:
+    """The neighbour slowed the calibration more than the model: scaled, 002 would look as if it took 14 ms."""
+    result["groups"].append({"calibrations": [timing(15)], "models": {"models/002.onnx": timing(21)}})
+    profile = profile_from_result("small", result)
+    usual = profile.calibration.timing.median_ms
+    assert [row.timing.median_ms for row in profile.rows] == [usual / 2, 2 * usual, 3 * usual]
 
 
 def test_result_is_read_and_held_to_its_bundle(

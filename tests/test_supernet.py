@@ -61,23 +61,26 @@ def test_a_finalist_begins_as_the_incumbent_where_both_have_weights() -> None:
     supernet = _supernet()
     _shake(supernet)
     own = supernet.incumbent.architecture
-    first, second, *rest = own.cells
+    first, second, third, *rest = own.cells
     assert first.residual
     wider = replace(second, ops=("conv5", second.ops[1]), widths=(second.widths[0] + 4,))
-    network = supernet.cut(replace(own, path=(replace(first, residual=False), wider, *rest, first)))
+    narrower = replace(third, widths=(third.widths[0] - 4,))
+    network = supernet.cut(replace(own, path=(replace(first, residual=False), wider, narrower, *rest, first)))
     torch.manual_seed(supernet.seed)
     alone = dict(network_from_architecture(network.architecture).named_parameters())
     old, new = dict(supernet.incumbent.named_parameters()), dict(network.named_parameters())
-    same = [name for name in old if name in new and old[name].shape == new[name].shape]
-    assert all(torch.equal(new[name], old[name]) for name in same)
-    assert {"stem.branches.3", "path.0.convs.1.branches.3", "tail.bias"} <= {*same}
-    grown = new["path.1.convs.0.branches.3"]
+    grown, shrunk = "path.1.convs.0.branches.3", "path.2.convs.0.branches.3"
     width = second.widths[0]
-    assert torch.equal(grown[:width], old["path.1.convs.0.branches.3"])
-    assert torch.equal(grown[width:], alone["path.1.convs.0.branches.3"][width:])
-    added = {"path.1.convs.0.branches.5", f"path.{len(own.path)}.convs.0.branches.3"}
-    assert added <= new.keys() - old.keys()
-    assert all(torch.equal(new[name], alone[name]) for name in new.keys() - old.keys())
+    assert torch.equal(new[grown][:width], old[grown])
+    assert torch.equal(new[shrunk], old[shrunk][: width - 4])
+    assert torch.equal(new["tail.bias"], old["tail.bias"])
+    # The rest begins as alone: what was added, and a cell without the pass-through that its weights were made for
+    anew = [name for name in new if name not in old or name.startswith("path.0.")]
+    assert {"path.0.convs.1.identity", "path.1.convs.0.branches.5", f"path.{len(own.path)}.convs.0.branches.3"} <= {
+        *anew
+    }
+    assert all(torch.equal(new[name], alone[name]) for name in anew)
+    assert torch.equal(new[grown][width:], alone[grown][width:])
 
 
 def test_cutting_copies() -> None:

@@ -147,6 +147,7 @@ def compared(profile: DeviceProfile) -> dict[str, Any]:
         "MACs": partial(regression, measures=macs_of_part),
         "operator table": partial(table_over, measures=macs_of_part, spread=0.5),
         "regression": partial(regression, measures=measures_from_part),
+        "regression without rests": partial(regression, measures=without_rests),
         "regression and table": partial(table_over, measures=measures_from_part, spread=0.1),
     }
     figures = {}
@@ -177,6 +178,11 @@ def macs_of_part(part: Part) -> Measures:
     """Time in proportion to MACs, and what every network takes."""
     always = {"always": 1.0} if part.kind == "stem" else {}
     return {**always, "macs": float(part.kernel**2 * part.inputs * part.outputs)}
+
+
+def without_rests(part: Part) -> Measures:
+    """Without a price for what is left over of the channels that a matrix unit sums over at once."""
+    return {name: amount for name, amount in measures_from_part(part).items() if not name.endswith(" rest")}
 
 
 def regression(
