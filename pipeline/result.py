@@ -73,12 +73,13 @@ def profile_from_result(name: str, result: Mapping[str, Any]) -> DeviceProfile:
         ]
         usual = median(timing.median_ms for timing in calibrations)
         steady = STEADY * min(timing.median_ms for timing in calibrations)
-        timings: dict[str, list[tuple[bool, float, Timing]]] = {}
+        timings: dict[str, list[tuple[bool, Timing]]] = {}
         for group, beside in zip(result["groups"], calibrations, strict=True):
             for file, timing in group["models"].items():
                 found = scaled(Timing(**timing), usual / beside.median_ms)
-                timings.setdefault(file, []).append((beside.median_ms > steady, found.median_ms, found))
-        rows = [Row(architectures[file], min(found, key=lambda one: one[:2])[-1]) for file, found in timings.items()]
+                timings.setdefault(file, []).append((beside.median_ms > steady, found))
+        quickest = {file: min(found, key=lambda one: (one[0], one[1].median_ms))[1] for file, found in timings.items()}
+        rows = [Row(architectures[file], timing) for file, timing in quickest.items()]
         task = task_from_architecture(calibration, bundle.lr_size)
         if calibration != calibration_architecture(task):
             raise ValueError("it has another calibration workload")

@@ -1,5 +1,7 @@
 import json
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +28,27 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small groups, so that there are some."""
     for name, value in (("GROUP", 2), ("ROUNDS", (3, 3))):
         monkeypatch.setattr(measure, name, value)
+
+
+SlowWhere = Callable[[Callable[[str, int], bool]], list[str]]
+
+
+@pytest.fixture
+def slow_where(monkeypatch: pytest.MonkeyPatch) -> SlowWhere:
+    """Makes models seem to take 1000 ms, and others 1, by file and how often it was opened; tells what is opened."""
+    opened: list[str] = []
+    open_setting = Setting.open
+
+    def slow_where(is_slow: Callable[[str, int], bool]) -> list[str]:
+        def open_and_say(setting: Setting, path: Path, stack: ExitStack) -> tuple[Callable[[], object], float]:
+            opened.append(path.name)
+            infer, _ = open_setting(setting, path, stack)
+            return infer, 1000.0 if is_slow(path.name, opened.count(path.name)) else 1.0
+
+        monkeypatch.setattr(Setting, "open", open_and_say)
+        return opened
+
+    return slow_where
 
 
 @pytest.fixture(scope="module")
@@ -102,15 +125,11 @@ def test_time_that_is_up_in_the_second_turn_leaves_no_model_out(
     assert result["skipped"] == {}
 
 
-def test_no_group_has_a_model_twice(folder: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    open_setting = Setting.open
-
-    def open_slow(setting: Setting, path: Path, stack: Any) -> Any:
-        infer, _ = open_setting(setting, path, stack)
-        return infer, 1000.0 if path.name in ("001.onnx", "002.onnx", "003.onnx", "004.onnx") else 1.0
-
+def test_no_group_has_a_model_twice(
+    folder: Path, bundle: Bundle, slow_where: SlowWhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(measure, "GROUP", 4)
-    monkeypatch.setattr(Setting, "open", open_slow)
+    slow_where(lambda name, _: name in ("001.onnx", "002.onnx", "003.onnx", "004.onnx"))
     models = tuple(replace(model, macs=100) for model in bundle.models)
     result = measure_bundle(folder, replace(bundle, models=models), SETTING, 600)
     assert [[*group["models"]] for group in result["groups"]] == [["models/005.onnx"], ["models/005.onnx"]]
@@ -118,34 +137,18 @@ def test_no_group_has_a_model_twice(folder: Path, bundle: Bundle, monkeypatch: p
 
 
 def test_model_that_is_slow_the_second_time_keeps_its_first_timing(
-    folder: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    folder: Path, bundle: Bundle, slow_where: SlowWhere
 ) -> None:
-    opened: list[str] = []
-    open_setting = Setting.open
-
-    def open_and_say(setting: Setting, path: Path, stack: Any) -> Any:
-        opened.append(path.name)
-        infer, _ = open_setting(setting, path, stack)
-        return infer, 1000.0 if path.name == "002.onnx" and opened.count("002.onnx") == 2 else 1.0
-
-    monkeypatch.setattr(Setting, "open", open_and_say)
+    slow_where(lambda name, times: name == "002.onnx" and times == 2)
     result = measure_bundle(folder, bundle, SETTING, 600)
     assert [[*group["models"]] for group in result["groups"]][3] == ["models/003.onnx"]
     assert result["skipped"] == {}
 
 
 def test_slow_models_are_left_out_and_those_with_far_more_macs_unseen(
-    folder: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    folder: Path, bundle: Bundle, slow_where: SlowWhere
 ) -> None:
-    opened: list[str] = []
-    open_setting = Setting.open
-
-    def open_and_say(setting: Setting, path: Path, stack: Any) -> Any:
-        opened.append(path.name)
-        infer, _ = open_setting(setting, path, stack)
-        return infer, 1000.0 if path.name == "002.onnx" else 1.0
-
-    monkeypatch.setattr(Setting, "open", open_and_say)
+    opened = slow_where(lambda name, _: name == "002.onnx")
     models = [replace(model, macs=401 if model.file == "models/004.onnx" else 100) for model in bundle.models]
     result = measure_bundle(folder, replace(bundle, models=tuple(models)), SETTING, 600)
     assert result["skipped"] == {"models/002.onnx": "takes 1000 ms", "models/004.onnx": "has too many MACs"}
