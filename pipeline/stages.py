@@ -1,6 +1,6 @@
 """Drives each stage with the settings: reads what it needs, shows its progress, and skips what is current."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +20,7 @@ from pipeline.export import export, export_work
 from pipeline.images import hash_folders
 from pipeline.manifest import check_outputs, claim, hash_file, is_current, read_manifest
 from pipeline.model_facts import margin_from_architecture
-from pipeline.profile import profile_from_toml, profile_path
+from pipeline.profile import DRIFT, profile_from_toml, profile_path
 from pipeline.quantise import frames_from_pairs, quantisers
 from pipeline.runs import budget_of_run, facts_from_run
 from pipeline.search import search
@@ -75,7 +75,7 @@ def search_run(run: Path, settings: Settings) -> None:
         pairs = load_pairs(folders, task.scale, skip_broken=settings.data.skip_broken, progress=bar)
     note(f"search: {recipe.steps} steps on {len(pairs)} photograph{'s' if len(pairs) > 1 else ''}, into {run}")
     with ProgressBar("search") as bar:
-        search(
+        report = search(
             run,
             recipe,
             budget,
@@ -84,6 +84,18 @@ def search_run(run: Path, settings: Settings) -> None:
             device=device,
             on_progress=lambda at: bar(at.step, at.steps, search_figures(at), at.phase),
         )
+    _note_misprediction(report, budget)
+
+
+def _note_misprediction(report: Mapping[str, Any], budget: Budget) -> None:
+    """Tells the user where the delivered network, as timed, is far from what the profile lets expect of it."""
+    for finalist in report["finalists"]:
+        ratio = finalist["measured_ms"] / finalist["predicted_ms"]
+        if finalist["architecture_id"] == report["architecture_id"] and abs(ratio - 1) > DRIFT:
+            note(
+                f"warning: the network takes {ratio:.2f} times what {budget.profile} lets expect. It keeps the budget, "
+                "but was chosen by prices that this device no longer has: measure the profile again for a better one"
+            )
 
 
 def export_run(

@@ -14,6 +14,7 @@ from pipeline.budget import Budget, cost_from_architecture
 from pipeline.cli import main
 from pipeline.draw import draw_architectures
 from pipeline.errors import ConfigError, StaleArtifact, UnpricedOp
+from pipeline.latency import latency_model_from_profile
 from pipeline.manifest import hash_file
 from pipeline.onnx_graph import GRAPH
 from pipeline.profile import DeviceProfile, Row, save_profile
@@ -190,6 +191,25 @@ def test_a_run_keeps_its_latency_budget(save: Callable[..., None], command: Call
     save(device={"cpu": "a third"})
     assert command("run", 40) == 0
     assert (Path("run") / "search" / "manifest.json").read_text() != recorded  # another profile is another search
+
+
+@pytest.mark.parametrize(("ratio", "warned"), [(0.8, True), (1.1, False), (1.3, True)])
+def test_a_network_that_takes_another_time_than_predicted_is_noticed(
+    save: Callable[..., None],
+    command: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    ratio: float,
+    warned: bool,
+) -> None:
+    def timed(profile: DeviceProfile, network: Architecture) -> Timing:
+        ms = ratio * latency_model_from_profile(profile).predict_ms(network)
+        return Timing(ms, ms, ms, ms, 1)
+
+    save()
+    monkeypatch.setattr("pipeline.target.measure_architecture", timed)
+    assert command("search", 40) == 0
+    assert (f"takes {ratio:.2f} times what here.toml lets expect" in capsys.readouterr().err) == warned
 
 
 def test_a_network_over_its_budget_ends_with_the_figures(

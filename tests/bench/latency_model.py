@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -88,7 +89,9 @@ def tried(profile: DeviceProfile) -> dict[str, Any]:
     table = Table("network", "predicted ms", "measured ms", "error", title=f"{profile.candidate}: {NETWORKS} unseen")
     for at in np.argsort(measured):
         error = predicted[at] / measured[at] - 1
-        table.add_row(summary(architectures[at]), f"{predicted[at]:.2f}", f"{measured[at]:.2f}", f"{error:+.1%}")
+        table.add_row(
+            escape(summary(architectures[at])), f"{predicted[at]:.2f}", f"{measured[at]:.2f}", f"{error:+.1%}"
+        )
     figures = agreement(predicted, measured)
     Console().print(table)
     Console().print(_told(figures))
