@@ -172,6 +172,7 @@ def _forms(run: Path, plain: Network, stack: ExitStack) -> tuple[dict[str, Runne
     openers: dict[str, Callable[[], Runner]] = {
         f"torch cuda {precision}": partial(TorchRunner, plain, "cuda", precision) for precision in get_args(Computed)
     }
+    not_run: dict[str, str] = {}
     for precision, path in models.items():
         for name, backend in FURTHER[precision].items():
             openers[name] = partial(open_model, path, usable_cores(), backend)
@@ -180,7 +181,8 @@ def _forms(run: Path, plain: Network, stack: ExitStack) -> tuple[dict[str, Runne
                 openers[f"{flavour} {precision}"] = partial(
                     open_engine, folder / engine, outputs[engine_model_name(precision)]
                 )
-    not_run: dict[str, str] = {}
+            else:
+                not_run[f"{flavour} {precision}"] = "the export has no such engine: --engine of `sr-pipeline export`"
     if OPENVINO_INT8 in outputs:
         openers["openvino int8"] = partial(open_model, folder / OPENVINO_INT8, usable_cores(), "openvino f32")
     elif "int8" in models:

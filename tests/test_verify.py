@@ -115,6 +115,7 @@ def test_report_holds_every_figure(run: Path) -> None:
     further = {f"openvino {precision}" for precision in ("fp32", "bf16", "fp16")}
     further |= {f"onnxruntime {name} {precision}" for name in ("cuda", "tensorrt") for precision in ("fp32", "fp16")}
     further |= {f"torch cuda {precision}" for precision in ("fp32", "tf32", "fp16", "bf16")}
+    further |= {f"{flavour} {precision}" for flavour in ("tensorrt", "tensorrt-rtx") for precision in ("fp32", "fp16")}
     not_run = {row["candidate"] for row in report["not_run"]}
     assert {*candidates[3:]} | not_run == further
     assert not {*candidates} & not_run
@@ -151,6 +152,7 @@ def test_runtime_that_is_missing_is_listed_and_not_replaced(run: Path, monkeypat
     assert report["passed"]
     assert "openvino" not in {form.split()[0] for form in report["quality"]["odd"]["images"][0]["forms"]}
     reasons = {row["candidate"]: row["reason"] for row in report["not_run"]}
+    assert reasons["tensorrt fp16"] == "the export has no such engine: --engine of `sr-pipeline export`"
     absent = "openvino is not installed: pip install 'sr-pipeline[openvino]'"
     assert reasons["openvino fp32"] == reasons["openvino bf16"] == absent
 
