@@ -77,9 +77,7 @@ class OpenVinoRunner:
 
     def layers(self) -> list[Layer]:
         """The mean time of each layer in all frames of the latest size, in the order they run in; with `counters`."""
-        counted = self._latest.get_profiling_info()
-        times = [(info.node_name, info.node_type, info.real_time / timedelta(milliseconds=1)) for info in counted]
-        return [Layer(name, op, ms) for name, op, ms in times if ms > 0]
+        return layers_of(self._latest)
 
     def _compiled(self, shape: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
         """A request, and the shape of what it puts out: channels come last, as the last layer has them in memory."""
@@ -100,6 +98,13 @@ class OpenVinoRunner:
         self._request.cache_clear()
         self._latest = None
         del self._model, self._core
+
+
+def layers_of(request: Any) -> list[Layer]:
+    """The mean time of each layer in all frames of a request that counts, in the order they run in."""
+    counted = request.get_profiling_info()
+    times = [(info.node_name, info.node_type, info.real_time / timedelta(milliseconds=1)) for info in counted]
+    return [Layer(name, op, ms) for name, op, ms in times if ms > 0]
 
 
 def _image_in_float(model: Any) -> Any:

@@ -8,8 +8,8 @@ import pytest
 from tests.bench import budget
 from tests.bench.budget import Row
 
-MET = Row("desk", 20.0, 19.0, 3, 18.5, 0.925, True, "edge")
-MISSED = Row("desk", 5.0, None, 0, None, None, False, "")
+MET = Row("desk", 20.0, 19.0, 3, 18.5, 1.02, 0.925, True, "edge")
+MISSED = Row("desk", 5.0, None, 0, None, None, None, False, "")
 
 
 @pytest.mark.parametrize(

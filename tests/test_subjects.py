@@ -1,3 +1,5 @@
+import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -5,8 +7,9 @@ import onnxruntime
 import pytest
 
 from deploy.openers import open_candidate
+from tests.bench.board_file import RESULTS
 from tests.bench.machine import peak_macs
-from tests.bench.subjects import OURS, PLAIN, Subject, architectures, bytes_moved, subjects, write
+from tests.bench.subjects import DELIVERED, OURS, PEERS, PLAIN, Subject, architectures, bytes_moved, subjects, write
 
 SIZE = (12, 20)
 
@@ -16,10 +19,12 @@ def every() -> dict[str, Subject]:
     return {subject.name: subject for subject in subjects(SIZE)}
 
 
-def test_networks_fill_their_budgets(every: dict[str, Subject]) -> None:
-    pixels = SIZE[0] * SIZE[1]
-    for thousands in (8, 16, 64):
-        assert 0.93 < every[f"ours {thousands}K"].macs / pixels / (1000 * thousands) <= 1
+def test_delivered_networks_are_those_of_the_scoreboard(every: dict[str, Subject]) -> None:
+    lines = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    for peer in DELIVERED:
+        macs = {line["macs"] for line in lines if line["kind"] == "ours at peer" and line["peer"] == peer}
+        assert every[f"ours for {peer}"].macs / (SIZE[0] * SIZE[1]) in macs
+        assert peer in PEERS  # timed beside it
     convs = [cell.ops for cell in architectures()[OURS].cells]
     assert convs == [("conv3", "conv3", "conv3")]  # beside stem and tail
 
@@ -48,11 +53,11 @@ def test_bytes_are_counted_by_layer(every: dict[str, Subject]) -> None:
 
 
 def test_every_subject_can_be_written(every: dict[str, Subject], tmp_path: Path) -> None:
-    for name, subject in every.items():
+    for (name, subject), stored in product(every.items(), ("fp16", "int8")):
         path = tmp_path / "model.onnx"
-        write(subject, "onnxruntime", "int8", path)
+        write(subject, "onnxruntime", stored, path)
         frame = np.random.default_rng(0).random((1, subject.channels, *SIZE), np.float32)
-        with open_candidate(path, "onnxruntime", "int8", 1) as runner:
+        with open_candidate(path, "onnxruntime", stored, 1) as runner:
             assert runner.infer(frame).shape == (1, subject.channels, 2 * SIZE[0], 2 * SIZE[1]), name
         assert bytes_moved(subject.model, SIZE, 1) > 0
 
@@ -61,5 +66,5 @@ def test_peak_is_measured_in_both_runtimes(monkeypatch: pytest.MonkeyPatch) -> N
     pytest.importorskip("openvino", reason="openvino is not installed")
     small = (("MatMul", (64, 64), (64, 64)), ("Conv", (1, 4, 16, 16), (4, 4, 3, 3)))
     monkeypatch.setattr("tests.bench.machine.FILLING", small)
-    for candidate in (("onnxruntime", "int8"), ("openvino", "fp32")):
+    for candidate in (("onnxruntime", "int8"), ("onnxruntime", "fp16"), ("openvino", "fp32")):
         assert peak_macs(*candidate, threads=1) > 0

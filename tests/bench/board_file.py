@@ -16,6 +16,7 @@ from typing import Any
 from tests.bench.board import SEARCHES, Row
 
 SCHEMA = 1
+RESULTS = Path("tests/bench/results/search_quality.jsonl")  # from the project's root
 EARLY = {"batch": 16, "patch": 48}  # of lines that do not state them
 SEARCH = (
     "blocks",

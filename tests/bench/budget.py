@@ -10,8 +10,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
+from deploy.device import device_facts
 from pipeline.architecture import architecture_from_json, summary
 from pipeline.budget import Budget, Device
 from pipeline.config import Settings, load_settings
@@ -36,7 +37,7 @@ SHORT = ("search.steps=40", "train.batch=1", "train.patch=16", "data.train=sciki
 class Row:
     """latencies in milliseconds; measured_ms of the exported model, after the search, scaled by the calibration.
 
-    They are None where the search ends with BudgetMissed.
+    drift: calibration then over that of the profile. All are None where the search ends with BudgetMissed.
     """
 
     profile: str
@@ -44,6 +45,7 @@ class Row:
     predicted_ms: float | None
     finalists: int
     measured_ms: float | None
+    drift: float | None
     share: float | None
     met: bool
     architecture: str
@@ -55,10 +57,13 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, default=BUDGETS, help="for each profile (default: %(default)s)")
     given = parser.parse_args()
     rows = [row for name in given.profiles for row in rows_of_profile(name, given.budgets)]
-    table = Table("profile", "budget ms", "predicted", "finalists", "measured", "share", "met")
+    table = Table(
+        Column("profile", overflow="fold"), "budget ms", "predicted", "finalists", "measured", "drift", "share", "met"
+    )
     for row in rows:
-        predicted, measured = ("" if ms is None else f"{ms:.2f}" for ms in (row.predicted_ms, row.measured_ms))
-        figures = (f"{row.budget_ms:.1f}", predicted, str(row.finalists), measured)
+        told = ("" if figure is None else f"{figure:.2f}" for figure in (row.predicted_ms, row.measured_ms, row.drift))
+        predicted, measured, drift = told
+        figures = (f"{row.budget_ms:.1f}", predicted, str(row.finalists), measured, drift)
         table.add_row(row.profile, *figures, f"{row.share:.1%}" if row.share else "", "yes" if row.met else "NO")
     Console().print(table)
     used = median([row.share for row in rows if row.share] or [0.0])
@@ -70,6 +75,7 @@ def main() -> None:
                 "met": sum(row.met for row in rows),
                 "of": len(rows),
                 "median_share": used,
+                "device": device_facts("onnxruntime"),
                 "passed": passed,
             }
         )
@@ -107,7 +113,7 @@ def row_of_budget(settings: Settings, run: Path) -> Row:
         search_run(run, settings)
     except BudgetMissed as error:
         note(error.message)
-        return Row(str(budget.profile), budget.latency_ms, None, 0, None, None, False, "")
+        return Row(str(budget.profile), budget.latency_ms, None, 0, None, None, None, False, "")
     export_run(run, precisions_of(settings))
     target = target_of_budget(budget, task.scale, task.color, settings.activation, search.unshuffle, note)
     assert target is not None
@@ -117,7 +123,7 @@ def row_of_budget(settings: Settings, run: Path) -> Row:
     judged = target.judge(network, run, budget)
     share = judged["measured_ms"] / budget.latency_ms
     finalists = len(report_of(run, "search")["finalists"])
-    latencies = (budget.latency_ms, judged["predicted_ms"], finalists, judged["measured_ms"])
+    latencies = (budget.latency_ms, judged["predicted_ms"], finalists, judged["measured_ms"], judged["drift"])
     return Row(str(budget.profile), *latencies, share, share <= 1.0, summary(network))
 
 

@@ -24,6 +24,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from deploy.device import device_facts
 from deploy.measure import MINUTES, Setting
 from deploy.openers import RUNTIMES
 from deploy.timing import time_beside
@@ -66,7 +67,8 @@ def main() -> None:
     for name in given.profiles:
         profile = _profile(name, tuple(given.lr_size), given.threads)
         results.append({"profile": profile.name, "candidate": profile.candidate, **compared(profile), **tried(profile)})
-    print(json.dumps({"profiles": results, "passed": all(result["passed"] for result in results)}))
+    passed = all(result["passed"] for result in results)
+    print(json.dumps({"profiles": results, "device": device_facts("onnxruntime"), "passed": passed}))
 
 
 def _profile(name: str, lr_size: tuple[int, int], threads: int) -> DeviceProfile:
@@ -84,7 +86,7 @@ def tried(profile: DeviceProfile) -> dict[str, Any]:
     """The model against networks that the profile does not have."""
     model = latency_model_from_profile(profile)
     architectures = unseen(profile)
-    measured = measured_ms(profile, architectures)
+    measured, drift = measured_ms(profile, architectures)
     predicted = np.array([model.predict_ms(architecture) for architecture in architectures])
     table = Table("network", "predicted ms", "measured ms", "error", title=f"{profile.candidate}: {NETWORKS} unseen")
     for at in np.argsort(measured):
@@ -102,7 +104,7 @@ def tried(profile: DeviceProfile) -> dict[str, Any]:
         {"id": architecture.id, "predicted_ms": round(float(guess), 3), "measured_ms": round(float(truth), 3)}
         for architecture, guess, truth in zip(architectures, predicted, measured, strict=True)
     ]
-    return {**figures, "networks": networks, "passed": passed}
+    return {**figures, "drift": drift, "networks": networks, "passed": passed}
 
 
 def unseen(profile: DeviceProfile) -> list[Architecture]:
@@ -122,8 +124,8 @@ def unseen(profile: DeviceProfile) -> list[Architecture]:
     return [architecture for architecture in drawn if architecture.id not in seen][:NETWORKS]
 
 
-def measured_ms(profile: DeviceProfile, architectures: Sequence[Architecture]) -> Floats:
-    """Medians on this machine, scaled to the profile by its calibration."""
+def measured_ms(profile: DeviceProfile, architectures: Sequence[Architecture]) -> tuple[Floats, float]:
+    """Medians on this machine, scaled to the profile by its calibration, and what that takes over what it took."""
     setting = Setting(profile.runtime, profile.precision, profile.lr_size, profile.threads)
     with deploy_errors(), tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
 
@@ -139,7 +141,7 @@ def measured_ms(profile: DeviceProfile, architectures: Sequence[Architecture]) -
             beside, timings = time_beside(calibration, work, ROUNDS, SECONDS, usual_ms)
     now, drift = beside.median_ms, beside.median_ms / usual_ms
     console.print(f"calibration {now:.2f} ms, {drift:.3f} of the profile's")
-    return np.array([timings[architecture.id].median_ms / drift for architecture in architectures])
+    return np.array([timings[architecture.id].median_ms / drift for architecture in architectures]), drift
 
 
 def compared(profile: DeviceProfile) -> dict[str, Any]:

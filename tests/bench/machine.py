@@ -33,9 +33,12 @@ def peak_macs(runtime: str, precision: str, threads: int) -> float:
     """
     rates = []
     for op, shape, weights in FILLING:
-        model = _one_layer(op, shape, weights, quantised=precision == "int8").SerializeToString()
+        layer = _one_layer(op, shape, weights, quantised=precision == "int8")
+        if (runtime, precision) == ("onnxruntime", "fp16"):
+            layer = in_half_precision(layer)
+        model = layer.SerializeToString()
         if runtime == "openvino":
-            run = openvino_request(model, precision, threads, shape)
+            run: Infer = partial(openvino_infer, openvino_request(model, precision, threads, shape))
         else:
             run = _onnxruntime_session(model, threads)
         values = np.random.default_rng(0).random(shape, np.float32)
@@ -65,22 +68,35 @@ def _fastest(work: Callable[[], object]) -> float:
     return min(seconds)
 
 
-def openvino_request(model: bytes, precision: str, threads: int, shape: tuple[int, ...]) -> Infer:
-    """What runs an array of `shape` through a model, as OpenVINO's own examples do."""
+def openvino_request(
+    model: bytes, precision: str, threads: int, shape: tuple[int, ...], *, counters: bool = False
+) -> Any:
+    """A request of a model for arrays of `shape`, as OpenVINO's own examples make it. counters: of its layers."""
     import openvino
 
     core = openvino.Core()
     network = core.read_model(model)
     network.reshape([*shape])
-    hint = "bf16" if precision == "bf16" else "f32"
-    settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-    request = core.compile_model(network, "CPU", settings).create_infer_request()
+    settings = {
+        "INFERENCE_PRECISION_HINT": {"bf16": "bf16", "fp16": "f16"}.get(precision, "f32"),
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "PERF_COUNT": counters,
+    }
+    return core.compile_model(network, "CPU", settings).create_infer_request()
 
-    def infer(array: NDArray[np.float32]) -> NDArray[np.float32]:
-        output: NDArray[np.float32] = request.infer([array])[0]
-        return output
 
-    return infer
+def openvino_infer(request: Any, array: NDArray[np.float32]) -> NDArray[np.float32]:
+    output: NDArray[np.float32] = request.infer([array])[0]
+    return output
+
+
+def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in float16, which takes and gives float32, by onnxruntime's own converter."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    converted: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True)
+    return converted
 
 
 def _onnxruntime_session(model: bytes, threads: int) -> Infer:

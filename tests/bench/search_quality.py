@@ -28,7 +28,7 @@ from pipeline.manifest import atomic_path
 from pipeline.profile import FOLDER, profile_path
 from pipeline.torch_runner import Device
 from tests.bench.board import SEARCHES, STEPS, Row, rows
-from tests.bench.board_file import SCHEMA, append, known_from_results, older, read_results, search_version
+from tests.bench.board_file import RESULTS, SCHEMA, append, known_from_results, older, read_results, search_version
 from tests.bench.board_picture import picture_of_board
 from tests.bench.board_tables import beaten, markdown, owed, targets
 from tests.bench.contest import Place, run_row
@@ -36,7 +36,6 @@ from tests.bench.figures import TRAINED, Data, NotRun, Results, Source, read_dat
 from tests.bench.side_by_side import count_memory_anew
 from tests.bench.trainer import Look
 
-RESULTS = Path("tests/bench/results/search_quality.jsonl")
 QUICK_STEPS = 24
 QUICK_ROWS = ("macs-8K/*", "latency/FSRCNN/pilot/*", "latency/FSRCNN/peer/seed0")
 INTERRUPTED = 130
