@@ -30,9 +30,11 @@ def test_all_budgets_are_met_and_mostly_used(
     share: float,
     passed: bool,
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["budget", "desk"])
+    monkeypatch.setattr("sys.argv", ["budget", "epyc-2c-onnxruntime-fp32"])
     monkeypatch.setattr(budget, "rows_of_profile", lambda *_: rows)
     budget.main()
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (told["met"], told["of"], told["passed"]) == (met, len(rows), passed)
     assert told["median_share"] == pytest.approx(share)
+    (origin,) = told["profiles"].values()
+    assert "AMD" in origin["device"]["cpu"]

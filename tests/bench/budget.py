@@ -7,18 +7,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
-from deploy.device import device_facts
 from pipeline.architecture import architecture_from_json, summary
 from pipeline.budget import Budget, Device
 from pipeline.config import Settings, load_settings
 from pipeline.errors import BudgetMissed
 from pipeline.latency import latency_model_from_profile
-from pipeline.profile import profile_from_toml, profile_path
+from pipeline.profile import DeviceProfile, profile_from_toml, profile_path
 from pipeline.runs import report_of
 from pipeline.space import EdgeSpace
 from pipeline.stages import export_run, precisions_of, search_run
@@ -37,7 +37,7 @@ SHORT = ("search.steps=40", "train.batch=1", "train.patch=16", "data.train=sciki
 class Row:
     """latencies in milliseconds; measured_ms of the exported model, after the search, scaled by the calibration.
 
-    drift: calibration then over that of the profile. All are None where the search ends with BudgetMissed.
+    drift: calibration then over that of the profile. What can be None is so where the search ends with BudgetMissed.
     """
 
     profile: str
@@ -61,8 +61,9 @@ def main() -> None:
         Column("profile", overflow="fold"), "budget ms", "predicted", "finalists", "measured", "drift", "share", "met"
     )
     for row in rows:
-        told = ("" if figure is None else f"{figure:.2f}" for figure in (row.predicted_ms, row.measured_ms, row.drift))
-        predicted, measured, drift = told
+        predicted, measured, drift = (
+            "" if figure is None else f"{figure:.2f}" for figure in (row.predicted_ms, row.measured_ms, row.drift)
+        )
         figures = (f"{row.budget_ms:.1f}", predicted, str(row.finalists), measured, drift)
         table.add_row(row.profile, *figures, f"{row.share:.1%}" if row.share else "", "yes" if row.met else "NO")
     Console().print(table)
@@ -75,11 +76,17 @@ def main() -> None:
                 "met": sum(row.met for row in rows),
                 "of": len(rows),
                 "median_share": used,
-                "device": device_facts("onnxruntime"),
+                "profiles": {name: origin(profile_from_toml(profile_path(name))) for name in given.profiles},
                 "passed": passed,
             }
         )
     )
+
+
+def origin(profile: DeviceProfile) -> dict[str, Any]:
+    """What a profile is of: this device, as all that is measured here goes by the profiles of it."""
+    names = ("device", "versions", "threads", "lr_size", "created")
+    return {name: getattr(profile, name) for name in names}
 
 
 def rows_of_profile(name: str, budgets: int) -> Iterator[Row]:

@@ -1,8 +1,9 @@
 """How close exported networks come to the machine's limit, beside peers and beside the plain export of one of them.
 
-All are timed in one interleaved run, in each runtime and precision that this processor has. The plain export is what
-torch.onnx.export writes and the runtime's own example runs. Networks of luma leave the chroma to bicubic, which is not
-timed.
+All are timed in one interleaved run, in each runtime and precision that this processor has, with random weights, which
+take the time that trained ones take. The plain export is what torch.onnx.export writes, in fp16 what onnxruntime's
+converter makes of that, run as the runtime's own example does. Networks of luma leave the chroma to bicubic, which is
+not timed.
 From the project's root: python -m tests.bench.inference
 """
 
@@ -21,12 +22,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from deploy import openers
 from deploy.device import device_facts, runtime_versions
 from deploy.engine_facts import Flavour
+from deploy.openers import CANDIDATES as EVERY
 from deploy.openers import exported_precision, open_candidate
 from deploy.openvino_runner import layers_of
-from deploy.runners import Frame, RuntimeMissing
+from deploy.runners import Frame, Layer, RuntimeMissing
 from deploy.timing import Timing, time_interleaved
 from pipeline.manifest import write_json
 from pipeline.metrics import psnr
@@ -36,9 +37,9 @@ from tests.bench.machine import bandwidth, openvino_infer, openvino_request, pea
 from tests.bench.subjects import FEATURE_BYTES, OURS, PLAIN, Subject, bytes_moved, subjects, write
 
 Candidate = tuple[str, str]
-CANDIDATES: tuple[Candidate, ...] = tuple(pair for pair in openers.CANDIDATES if pair[0] in ("onnxruntime", "openvino"))
+CANDIDATES: tuple[Candidate, ...] = tuple(pair for pair in EVERY if pair[0] in ("onnxruntime", "openvino"))
 ON_GPU = (
-    *(" ".join(pair) for pair in openers.CANDIDATES if pair not in CANDIDATES),
+    *(" ".join(pair) for pair in EVERY if pair not in CANDIDATES),
     *(f"{flavour} {precision}" for flavour in get_args(Flavour) for precision in ("fp32", "fp16", "int8")),
 )
 ELSEWHERE = "this benchmark is of the processor; `sr-pipeline verify` times GPUs"
@@ -70,19 +71,19 @@ def compared(lr_size: tuple[int, int], threads: int, rounds: int) -> dict[str, A
         outputs = {(candidate, name): run() for (candidate, name), run in work.items() if name in (OURS, PLAIN)}
         with console.status(f"timing {len(work)} networks in turns"):
             timings = time_interleaved({json.dumps(key): run for key, run in work.items()}, rounds)
+        pair = [subject for subject in every if subject.name in (OURS, PLAIN)]
         operations = {
-            (candidate, subject.name): operations_ms(candidate, subject, lr_size, threads, Path(folder))
-            for candidate in CANDIDATES
-            for subject in every
-            if (candidate, subject.name) in outputs
+            candidate: operations_ms(candidate, pair, lr_size, threads, Path(folder))
+            for candidate in dict.fromkeys(candidate for candidate, _ in work)
         }
     timed = dict(zip(work, timings.values(), strict=True))
     measured = [candidate for candidate in CANDIDATES if " ".join(candidate) not in missing]
     peaks: dict[str, float] = {}
-    for runtime, precision in track(measured, "the machine's own limits", console=console, transient=True):
-        peaks[precision] = max(peak_macs(runtime, precision, threads), peaks.get(precision, 0.0))
+    for candidate in track(measured, "the machine's own limits", console=console, transient=True):
+        precision = computed(candidate)
+        peaks[precision] = max(peak_macs(candidate[0], precision, threads), peaks.get(precision, 0.0))
     moving = bandwidth(threads)
-    exports = [export_row(candidate, every, timed, outputs, operations, peaks) for candidate in measured]
+    exports = [export_row(candidate, every, timed, outputs, operations[candidate], peaks) for candidate in measured]
     return {
         "lr_size": [*lr_size],
         "threads": threads,
@@ -119,43 +120,62 @@ def opened(
             if not path.exists():
                 write(subject, runtime, stored, path)
             try:
-                runner = stack.enter_context(open_candidate(path, runtime, precision, threads))
+                work[candidate, subject.name], _ = opened_subject(candidate, subject, path, lr_size, threads, stack)
             except RuntimeMissing as error:
                 missing[" ".join(candidate)] = str(error)
                 break
-            frame = random_frame(subject, lr_size)
-            run = partial(runner.infer, frame)
-            if subject.plain and runtime == "openvino":
-                request = openvino_request(path.read_bytes(), precision, threads, frame.shape)
-                run = partial(openvino_infer, request, frame)
-            work[candidate, subject.name] = run
     return work, missing
+
+
+def opened_subject(
+    candidate: Candidate,
+    subject: Subject,
+    path: Path,
+    lr_size: tuple[int, int],
+    threads: int,
+    stack: ExitStack,
+    *,
+    counters: bool = False,
+) -> tuple[Callable[[], Frame], Callable[[], list[Layer]]]:
+    """What runs one random frame, and what tells its layers afterwards, with `counters`. Raises RuntimeMissing."""
+    frame = np.random.default_rng(0).random((1, subject.channels, *lr_size), np.float32)
+    runner = stack.enter_context(open_candidate(path, *candidate, threads, counters=counters))
+    if not (subject.plain and candidate[0] == "openvino"):
+        return partial(runner.infer, frame), runner.layers
+    request = openvino_request(path.read_bytes(), candidate[1], threads, frame.shape, counters=counters)
+    return partial(openvino_infer, request, frame), partial(layers_of, request)
 
 
 def model_path(candidate: Candidate, subject: Subject, folder: Path) -> Path:
     return folder / f"{subject.name}.{exported_precision(*candidate)}.{candidate[0]}.onnx"
 
 
-def random_frame(subject: Subject, lr_size: tuple[int, int]) -> Frame:
-    return np.random.default_rng(0).random((1, subject.channels, *lr_size), np.float32)
+def computed(candidate: Candidate) -> str:
+    """The precision of the multiply-adds: onnxruntime has no kernels for fp16 on a processor, and casts to fp32."""
+    return "fp32" if candidate == ("onnxruntime", "fp16") else candidate[1]
 
 
 def operations_ms(
-    candidate: Candidate, subject: Subject, lr_size: tuple[int, int], threads: int, folder: Path
-) -> dict[str, float]:
-    """Operation as the runtime has it -> milliseconds in a frame, the most first. Counting takes time itself."""
-    runtime, precision = candidate
-    path, frame = model_path(candidate, subject, folder), random_frame(subject, lr_size)
-    if subject.plain and runtime == "openvino":
-        request = openvino_request(path.read_bytes(), precision, threads, frame.shape, counters=True)
+    candidate: Candidate, pair: Sequence[Subject], lr_size: tuple[int, int], threads: int, folder: Path
+) -> dict[str, dict[str, float]]:
+    """Name -> operation as the runtime has it -> ms in a frame, the most first. The networks run in turns.
+
+    Counting takes time itself, and what neighbours take counts too: these say where time goes, not how much it is.
+    """
+    with ExitStack() as stack:
+        both = {
+            subject.name: opened_subject(
+                candidate, subject, model_path(candidate, subject, folder), lr_size, threads, stack, counters=True
+            )
+            for subject in pair
+        }
         for _ in range(COUNTED):
-            request.infer([frame])
-        layers = layers_of(request)
-    else:
-        with open_candidate(path, runtime, precision, threads, counters=True) as runner:
-            for _ in range(COUNTED):
-                runner.infer(frame)
-            layers = runner.layers()
+            for run, _ in both.values():
+                run()
+        return {name: by_operation(layers()) for name, (_, layers) in both.items()}
+
+
+def by_operation(layers: Sequence[Layer]) -> dict[str, float]:
     found: dict[str, float] = {}
     for layer in layers:
         found[layer.op] = found.get(layer.op, 0.0) + layer.ms
@@ -172,7 +192,7 @@ def network_row(
 ) -> dict[str, Any]:
     """The timing of a network, and the shares of the machine's peak and of its bandwidth that it reaches."""
     seconds = timing.median_ms / 1e3
-    moved = bytes_moved(subject.model, lr_size, FEATURE_BYTES[candidate[1]])
+    moved = bytes_moved(subject.model, lr_size, FEATURE_BYTES[computed(candidate)])
     return {
         "candidate": " ".join(candidate),
         "network": subject.name,
@@ -181,7 +201,7 @@ def network_row(
         "bytes": moved,
         **asdict(timing),
         "gmacs": subject.macs / seconds / 1e9,
-        "of_peak": subject.macs / seconds / peaks[candidate[1]],
+        "of_peak": subject.macs / seconds / peaks[computed(candidate)],
         "of_bandwidth": moved / seconds / moving,
     }
 
@@ -191,7 +211,7 @@ def export_row(
     every: Sequence[Subject],
     timed: Mapping[tuple[Candidate, str], Timing],
     outputs: Mapping[tuple[Candidate, str], Frame],
-    operations: Mapping[tuple[Candidate, str], Mapping[str, float]],
+    operations: Mapping[str, Mapping[str, float]],
     peaks: Mapping[str, float],
 ) -> dict[str, Any]:
     """The exported graph against the plain one, and the operations of both in ms.
@@ -207,10 +227,10 @@ def export_row(
         "plain_ms": plain,
         "ours_ms": ours,
         "ratio": plain / ours,
-        "ceiling": plain / (1e3 * macs / peaks[candidate[1]]),
+        "ceiling": plain / (1e3 * macs / peaks[computed(candidate)]),
         "least": least,
         "parity_db": parity,
-        "operations": {name: operations[candidate, name] for name in (OURS, PLAIN)},
+        "operations": operations,
         "passed": plain / ours >= least and (candidate[1] != "fp32" or parity >= LEAST_PARITY_DB),
     }
 

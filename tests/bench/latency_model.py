@@ -24,7 +24,6 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from deploy.device import device_facts
 from deploy.measure import MINUTES, Setting
 from deploy.openers import RUNTIMES
 from deploy.timing import time_beside
@@ -43,6 +42,7 @@ from pipeline.latency import (
 from pipeline.measure import is_this_device, measure_device
 from pipeline.profile import DeviceProfile, profile_from_toml, profile_path
 from pipeline.workload import Task, model_from_architecture
+from tests.bench.budget import origin
 
 SEED, NETWORKS = 1, 50
 ROUNDS, SECONDS = (10, 15), 300.0  # rounds, calls of each network that count, and how long they are waited for
@@ -66,9 +66,9 @@ def main() -> None:
     results = []
     for name in given.profiles:
         profile = _profile(name, tuple(given.lr_size), given.threads)
-        results.append({"profile": profile.name, "candidate": profile.candidate, **compared(profile), **tried(profile)})
-    passed = all(result["passed"] for result in results)
-    print(json.dumps({"profiles": results, "device": device_facts("onnxruntime"), "passed": passed}))
+        told = {"profile": profile.name, "candidate": profile.candidate, **origin(profile)}
+        results.append({**told, **compared(profile), **tried(profile)})
+    print(json.dumps({"profiles": results, "passed": all(result["passed"] for result in results)}))
 
 
 def _profile(name: str, lr_size: tuple[int, int], threads: int) -> DeviceProfile:

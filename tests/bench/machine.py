@@ -33,10 +33,7 @@ def peak_macs(runtime: str, precision: str, threads: int) -> float:
     """
     rates = []
     for op, shape, weights in FILLING:
-        layer = _one_layer(op, shape, weights, quantised=precision == "int8")
-        if (runtime, precision) == ("onnxruntime", "fp16"):
-            layer = in_half_precision(layer)
-        model = layer.SerializeToString()
+        model = _one_layer(op, shape, weights, quantised=precision == "int8").SerializeToString()
         if runtime == "openvino":
             run: Infer = partial(openvino_infer, openvino_request(model, precision, threads, shape))
         else:
@@ -89,14 +86,6 @@ def openvino_request(
 def openvino_infer(request: Any, array: NDArray[np.float32]) -> NDArray[np.float32]:
     output: NDArray[np.float32] = request.infer([array])[0]
     return output
-
-
-def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model in float16, which takes and gives float32, by onnxruntime's own converter."""
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    converted: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True)
-    return converted
 
 
 def _onnxruntime_session(model: bytes, threads: int) -> Infer:
