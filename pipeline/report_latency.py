@@ -109,7 +109,10 @@ def _latency_table(rows: Sequence[dict[str, Any]], best: dict[str, Any] | None) 
         for row in rows
     ]
     height, width = rows[0]["lr_size"]
-    return Table(head, body, f"one frame of {height}×{width}; first: the first inference after loading", (0, 1, 2))
+    caption = f"one frame of {height}×{width}; first: the first inference after loading"
+    if any(row.get("first_ms") is None for row in rows):
+        caption += "; –: measured of ONNX models alone"
+    return Table(head, body, caption, (0, 1, 2))
 
 
 def _profile_words(profile: dict[str, Any]) -> list[Block]:

@@ -46,6 +46,7 @@ def test_figures_that_were_not_taken_are_dashes(facts: Facts) -> None:
     blocks = latency_section(replace(facts, verify=facts.verify | {"latency": rows})).blocks
     (table,) = (block for block in blocks if isinstance(block, Table) and block.head[0] == "runtime")
     assert [str(cell) for cell in table.rows[0][-4:]] == ["–", "40.0", "–", "–"]
+    assert table.caption.endswith("–: measured of ONNX models alone")
 
 
 def test_layers_are_summed_by_operation(facts: Facts) -> None:
