@@ -1,6 +1,6 @@
 """What a report says of time: latency by runtime and precision, sizes, what could not run, and layer by layer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pipeline.charts import Range, ranges
@@ -54,11 +54,8 @@ def layers_section(facts: Facts) -> Section:
         total = sum(layer["ms"] for layer in layers)
         if not total:
             continue
-        ops = {layer["op"]: 0.0 for layer in layers}
-        for layer in layers:
-            ops[layer["op"]] += layer["ms"]
-        by_op = sorted(ops.items(), key=lambda entry: -entry[1])
-        summed: Rows = [(op, f"{ms:.3f}", Cell(f"{ms / total:.1%}", bar=ms / total)) for op, ms in by_op]
+        by_op = ms_by_operation((layer["op"], layer["ms"]) for layer in layers)
+        summed: Rows = [(op, f"{ms:.3f}", Cell(f"{ms / total:.1%}", bar=ms / total)) for op, ms in by_op.items()]
         summed.append(("all", f"{total:.3f}", "100 %"))
         each: Rows = [
             (
@@ -76,6 +73,14 @@ def layers_section(facts: Facts) -> Section:
     if not blocks:
         blocks.append(Words(f"Not measured: the verification has no counters of the runtimes; {AGAIN}.", "faint"))
     return Section("Layer by layer", blocks)
+
+
+def ms_by_operation(layers: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Operation -> ms of all its layers, the most first. layers: operation and ms of each."""
+    found: dict[str, float] = {}
+    for op, ms in layers:
+        found[op] = found.get(op, 0.0) + ms
+    return dict(sorted(found.items(), key=lambda entry: -entry[1]))
 
 
 def size(count: int) -> str:

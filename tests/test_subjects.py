@@ -1,4 +1,3 @@
-import json
 from itertools import product
 from pathlib import Path
 
@@ -7,7 +6,7 @@ import onnxruntime
 import pytest
 
 from deploy.openers import open_candidate
-from tests.bench.board_file import RESULTS
+from tests.bench.board_file import RESULTS, read_results
 from tests.bench.machine import peak_macs
 from tests.bench.subjects import OURS, PEERS, PLAIN, TIMES_OF, Subject, architectures, bytes_moved, subjects, write
 
@@ -20,7 +19,7 @@ def every() -> dict[str, Subject]:
 
 
 def test_delivered_networks_are_those_of_the_scoreboard(every: dict[str, Subject]) -> None:
-    lines = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    lines = read_results(RESULTS)
     for peer in TIMES_OF:
         macs = {line["macs"] for line in lines if line["kind"] == "ours at peer" and line["peer"] == peer}
         assert every[f"ours for {peer}"].macs / (SIZE[0] * SIZE[1]) in macs

@@ -33,6 +33,7 @@ from pipeline.manifest import write_json
 from pipeline.metrics import psnr
 from pipeline.peer_figures import PUBLISHED
 from pipeline.quantise import quantisers
+from pipeline.report_latency import ms_by_operation
 from tests.bench.machine import bandwidth, openvino_infer, openvino_request, peak_macs
 from tests.bench.subjects import FEATURE_BYTES, OURS, PLAIN, Subject, bytes_moved, subjects, write
 
@@ -68,20 +69,19 @@ def compared(lr_size: tuple[int, int], threads: int, rounds: int) -> dict[str, A
     every = subjects(lr_size)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         work, missing = opened(every, lr_size, threads, Path(folder), stack)
+        measured = [candidate for candidate in CANDIDATES if " ".join(candidate) not in missing]
         outputs = {(candidate, name): run() for (candidate, name), run in work.items() if name in (OURS, PLAIN)}
         with console.status(f"timing {len(work)} networks in turns"):
             timings = time_interleaved({json.dumps(key): run for key, run in work.items()}, rounds)
         pair = [subject for subject in every if subject.name in (OURS, PLAIN)]
         operations = {
-            candidate: operations_ms(candidate, pair, lr_size, threads, Path(folder))
-            for candidate in dict.fromkeys(candidate for candidate, _ in work)
+            candidate: operations_ms(candidate, pair, lr_size, threads, Path(folder)) for candidate in measured
         }
     timed = dict(zip(work, timings.values(), strict=True))
-    measured = [candidate for candidate in CANDIDATES if " ".join(candidate) not in missing]
     peaks: dict[str, float] = {}
-    for candidate in track(measured, "the machine's own limits", console=console, transient=True):
-        precision = computed(candidate)
-        peaks[precision] = max(peak_macs(candidate[0], precision, threads), peaks.get(precision, 0.0))
+    units = {(candidate[0], computed(candidate)) for candidate in measured}
+    for runtime, precision in track(sorted(units), "the machine's own limits", console=console, transient=True):
+        peaks[precision] = max(peak_macs(runtime, precision, threads), peaks.get(precision, 0.0))
     moving = bandwidth(threads)
     exports = [export_row(candidate, every, timed, outputs, operations[candidate], peaks) for candidate in measured]
     return {
@@ -172,14 +172,7 @@ def operations_ms(
         for _ in range(COUNTED):
             for run, _ in both.values():
                 run()
-        return {name: by_operation(layers()) for name, (_, layers) in both.items()}
-
-
-def by_operation(layers: Sequence[Layer]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for layer in layers:
-        found[layer.op] = found.get(layer.op, 0.0) + layer.ms
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+        return {name: ms_by_operation((layer.op, layer.ms) for layer in layers()) for name, (_, layers) in both.items()}
 
 
 def network_row(
