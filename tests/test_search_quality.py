@@ -20,6 +20,7 @@ from tests.bench.board import (
     LEAST_SHARE,
     PEER_RATES,
     RECIPES,
+    RIVALS,
     SEEDS,
     SUITED,
     Row,
@@ -143,6 +144,27 @@ def test_a_shape_far_behind_needs_no_further_seeds() -> None:
     assert best_shape(8_000, known) == GRID[8_000][0]
     known["macs-8K/hand/16x4/seed0"] = result(32.0 - BEATEN + 0.001)
     assert hand_missing(8_000, known) == ["macs-8K/hand/16x4/seed1", "macs-8K/hand/16x4/seed2"]
+
+
+@pytest.mark.parametrize("kind", RIVALS)
+def test_a_rival_far_behind_the_search_needs_no_further_seeds(kind: str) -> None:
+    known = board(0.06)
+    assert not beaten(f"macs-8K/{kind}/seed1", known)
+    known[f"macs-8K/{kind}/seed0"] = result(32.06 - BEATEN - 0.001, kind=kind)
+    assert beaten(f"macs-8K/{kind}/seed1", known)
+    assert not beaten(f"macs-8K/{kind}/seed0", known)
+    assert not beaten("macs-8K/plain/seed1", known)
+    known[f"macs-8K/{kind}/seed0"] = result(32.06 - BEATEN + 0.001, kind=kind)
+    assert not beaten(f"macs-8K/{kind}/seed1", known)
+
+
+def test_the_same_seed_is_owed_the_same_weights_on_one_machine_alone() -> None:
+    told = {"threads": 1, "torch": "2.9", "precision": "bf16", "trained_on": ["a"], "date": "2026-11-24T10:00"}
+    one, other = ({**told, "device": {"cpu": cpu, "features": "AVX-512"}} for cpu in ("one", "another"))
+    known = board(0.06, weights="b", **one)
+    for machine, verdict in ((one, False), (other, None)):
+        known["cost/8K/seed0"] |= machine
+        assert reached(known, "8K: the same seed twice") is verdict
 
 
 def test_tables_say_what_has_not_run() -> None:

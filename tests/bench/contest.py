@@ -14,7 +14,7 @@ from pipeline.config import SearchSettings
 from pipeline.optimizer import rate_factor
 from pipeline.space import EdgeSpace
 from pipeline.training import supernet_from_recipe
-from tests.bench.board import GRID, LR_SIZE, PEER_RATES, PIXELS, PLAIN, RECIPES, Row, hand_designed, recipes_at
+from tests.bench.board import GRID, LR_SIZE, PEER_RATES, PIXELS, PLAIN, RECIPES, RIVALS, Row, hand_designed, recipes_at
 from tests.bench.board_tables import hand_bar, hand_missing
 from tests.bench.figures import Data, NotRun, Results, of_edge, of_training
 from tests.bench.peer_export import cost_from_peer
@@ -48,7 +48,7 @@ def run_row(row: Row, data: Data, known: Results, place: Place, look: Look) -> d
             return _hand(row, data, known, look)
         case "unsearched":
             return _unsearched(row, data, look)
-        case "random" | "halving":
+        case kind if kind in RIVALS:
             return _rival(row, data, known, look)
         case "peer pilot" | "peer":
             return _peer(row, data, known, look)
