@@ -1,12 +1,16 @@
 """What trains the weights: AdamW, its learning rate over a run, and a limit on gradients that would throw it off."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.backends import cudnn
 
 from pipeline.architecture import Architecture
+from pipeline.errors import ConfigError
+from pipeline.torch_runner import Device
 
 WIDE = 16  # channels, up to which networks have the full rate
 WIDE_RATE = 0.75  # of it, which wider ones have
@@ -32,6 +36,30 @@ def rate_factor(architecture: Architecture) -> float:
     wider ones were not tried. Yang et al. (arXiv 2203.03466) have the rate of Adam fall as 1 / width.
     """
     return WIDE_RATE if architecture.space == "edge" and architecture.width > WIDE else 1.0
+
+
+def descend(
+    optimizer: torch.optim.AdamW, rate: float, compute_loss: Callable[[], Tensor], device: Device, *, bf16: bool
+) -> float:
+    """One step at `rate` times the "factor" of each group; returns the loss, 0-dimensional and computed under autocast.
+
+    On a GPU too the same step ends with the same weights. Raises ConfigError, and steps no further, where the loss is
+    not a number.
+    """
+    optimizer.zero_grad()
+    for group in optimizer.param_groups:
+        group["lr"] = group["factor"] * rate
+    with cudnn.flags(enabled=True, deterministic=True):
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            loss = compute_loss()
+        value = loss.item()
+        if not math.isfinite(value):
+            hint = "lower train.rate and run the same command again"
+            raise ConfigError("training diverged: its loss is not a number", hint)
+        loss.backward()  # type: ignore[no-untyped-call]
+    limit_gradients(optimizer)
+    optimizer.step()
+    return value
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ from pipeline.errors import ConfigError
 from pipeline.finalists import MOST, finalist_on_device
 from pipeline.metrics import psnr_y
 from pipeline.network import Network, network_from_architecture
-from pipeline.optimizer import limit_gradients, optimizer_from_groups, rate_at, rate_factor
+from pipeline.optimizer import descend, optimizer_from_groups, rate_at, rate_factor
 from pipeline.replay import replayed
 from pipeline.space import EdgeSpace
 from pipeline.supernet import EdgeSupernet
@@ -213,24 +213,16 @@ class Training:
             loss = (sr - hr).abs().mean()
             return loss if weight == 0.0 else (1 - weight) * loss + weight * (sr - shown).abs().mean()
 
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["factor"] * self._rate()
-        with cudnn.flags(enabled=True, deterministic=True):  # on a GPU too, the same seed makes the same network
-            with torch.autocast(self.train_device, torch.bfloat16, enabled=self.notes["precision"] == "bf16"):
-                if self.network is None:
-                    loss = self.supernet.loss(lr, hr, self.step, objective)
-                else:
-                    loss = objective(self.step_network(lr))
-            if not math.isfinite(loss.item()):
-                hint = "lower train.rate and run the same command again"
-                raise ConfigError(f"training diverged: the loss of step {self.step + 1} is not a number", hint)
-            self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-        limit_gradients(self.optimizer)
-        self.optimizer.step()
+        def compute_loss() -> Tensor:
+            if self.network is None:
+                return self.supernet.loss(lr, hr, self.step, objective)
+            return objective(self.step_network(lr))
+
+        bf16 = self.notes["precision"] == "bf16"
+        loss = descend(self.optimizer, self._rate(), compute_loss, self.train_device, bf16=bf16)
         self.step += 1
         mean = self.notes["loss"]
-        self.notes["loss"] = loss.item() if self.step == 1 else 0.99 * mean + 0.01 * loss.item()
+        self.notes["loss"] = loss if self.step == 1 else 0.99 * mean + 0.01 * loss
         self.notes["seconds"][self.phase] += time.perf_counter() - started
         return self._look()
 
@@ -279,7 +271,7 @@ class Training:
         return rate_at(self.step, self.recipe.steps, self.recipe.rate, begun=self.notes["cut_step"] or 0)
 
     def _look(self) -> Progress:
-        every = max(25, self.recipe.steps // LOOKS)
+        every, seconds = max(25, self.recipe.steps // LOOKS), sum(self.notes["seconds"].values())
         if self.step == 1 or self.step % every == 0 or self.step == self.recipe.steps:
             network = self.network or self.supernet.cut()
             cost = self._cost(network.architecture)
@@ -295,10 +287,9 @@ class Training:
                 share=self.budget.share(cost),
                 candidates=self.supernet.candidates() if self.network is None else 1,
                 radius=self.radius,
-                seconds=sum(self.notes["seconds"].values()),
+                seconds=seconds,
             )
             self.history.append(asdict(progress))
-        seconds = sum(self.notes["seconds"].values())
         now = {"step": self.step, "phase": self.phase, "loss": self.notes["loss"], "seconds": seconds}
         return replace(Progress(**self.history[-1]), **now)
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.backends import cudnn
 
 from deploy.runners import Frame
@@ -20,7 +20,7 @@ from pipeline.data import Pair, PatchSampler
 from pipeline.fold import plain_from_network
 from pipeline.metrics import psnr_y
 from pipeline.network import Network, network_from_architecture
-from pipeline.optimizer import limit_gradients, optimizer_from_groups, rate_at
+from pipeline.optimizer import descend, optimizer_from_groups, rate_at
 from pipeline.replay import replayed
 from pipeline.torch_runner import Device
 from pipeline.training import hold_out
@@ -57,7 +57,7 @@ class Trainer:
         self.color, self.scale, self.schedule = color, scale, schedule
         trained, self.watched = hold_out(pairs)
         self.sampler = PatchSampler(trained, scale, schedule.patch, schedule.batch, color, schedule.seed)
-        self.optimizer = optimizer_from_groups([{"params": list(network.parameters())}])
+        self.optimizer = optimizer_from_groups([{"params": list(network.parameters()), "factor": 1.0}])
         self.step, self.loss = 0, 0.0
         self.seconds: list[float] = []
 
@@ -68,18 +68,15 @@ class Trainer:
             lr, hr = self.sampler.batch(self.step)
             lr = lr.to(self.schedule.device, memory_format=torch.channels_last)
             hr = hr.to(self.schedule.device)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate_at(self.step, self.schedule.steps, self.schedule.rate)
-            self.optimizer.zero_grad()
-            with cudnn.flags(enabled=True, deterministic=True):
-                with torch.autocast(self.schedule.device, torch.bfloat16, enabled=self.schedule.precision == "bf16"):
-                    sr = self.forward(lr)
-                loss = (sr.float() - hr).abs().mean()
-                loss.backward()  # type: ignore[no-untyped-call]
-            limit_gradients(self.optimizer)
-            self.optimizer.step()
+            rate = rate_at(self.step, self.schedule.steps, self.schedule.rate)
+
+            def compute_loss(lr: Tensor = lr, hr: Tensor = hr) -> Tensor:
+                return (self.forward(lr).float() - hr).abs().mean()
+
+            bf16 = self.schedule.precision == "bf16"
+            loss = descend(self.optimizer, rate, compute_loss, self.schedule.device, bf16=bf16)
             self.step += 1
-            self.loss = loss.item() if self.step == 1 else 0.99 * self.loss + 0.01 * loss.item()
+            self.loss = loss if self.step == 1 else 0.99 * self.loss + 0.01 * loss
             self.seconds.append(time.perf_counter() - begun)
             if look is not None:
                 look(self.step, self.loss)
