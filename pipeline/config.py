@@ -76,11 +76,12 @@ class SearchSettings:
     unshuffle: Unshuffle = setting(1, choice(Unshuffle))
     variant: Variant = setting("b", choice(Variant))
 
-    def activation_where(self, *, timed: bool) -> Activation:
-        """ "auto" is ACON, which has no MACs, and ReLU where milliseconds count: that runtimes have for nothing."""
-        if self.activation != "auto":
-            return self.activation
-        return "relu" if timed else "acon"
+    def activation_of(self, profiled: Activation | None) -> Activation:
+        """ "auto" is that of the device profile where milliseconds count, and ACON, which has no MACs, elsewhere.
+
+        profiled: of the networks in the profile of a latency budget, None without one.
+        """
+        return (profiled or "acon") if self.activation == "auto" else self.activation
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +136,6 @@ class Settings:
     search: SearchSettings = field(default_factory=SearchSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     verify: VerifySettings = field(default_factory=VerifySettings)
-
-    @property
-    def activation(self) -> Activation:
-        """Of the networks that the budget asks for."""
-        return self.search.activation_where(timed=self.budget.latency_ms is not None)
 
 
 def load_settings(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Settings:

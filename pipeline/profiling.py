@@ -30,7 +30,7 @@ def task_from_settings(settings: Settings, lr_size: tuple[int, int] | None) -> T
         raise ConfigError(
             f"LR size {size[0]}x{size[1]} is no multiple of unshuffle {unshuffle}", "name another with --lr-size"
         )
-    return Task(task.scale, task.color, size, search.activation_where(timed=True), unshuffle)
+    return Task(task.scale, task.color, size, search.activation_of("relu"), unshuffle)
 
 
 def profile_here(

@@ -20,7 +20,7 @@ from pipeline.export import export, export_work
 from pipeline.images import hash_folders
 from pipeline.manifest import check_outputs, claim, hash_file, is_current, read_manifest
 from pipeline.model_facts import margin_from_architecture
-from pipeline.profile import DRIFT, profile_from_toml, profile_path
+from pipeline.profile import DRIFT, DeviceProfile, profile_from_toml, profile_path
 from pipeline.quantise import frames_from_pairs, quantisers
 from pipeline.runs import budget_of_run, facts_from_run
 from pipeline.search import search
@@ -39,7 +39,8 @@ CALIBRATION = "calibration/"  # before the names of the folders that int8 was ca
 
 def search_run(run: Path, settings: Settings) -> None:
     """Writes RUN/search. Raises ConfigError, InfeasibleBudget, BackendMissing, DataError, StaleArtifact."""
-    task, train = settings.task, settings.train
+    task, train, budget = settings.task, settings.train, settings.budget.bounds
+    profile = _profile(budget)
     recipe = Recipe(
         space=settings.search.space,
         scale=task.scale,
@@ -50,7 +51,7 @@ def search_run(run: Path, settings: Settings) -> None:
         patch=train.patch,
         rate=train.rate,
         seed=settings.search.seed,
-        activation=settings.activation,
+        activation=settings.search.activation_of(None if profile is None else profile.activation),
         unshuffle=settings.search.unshuffle,
         variant=settings.search.variant,
         teacher=train.teacher,
@@ -58,7 +59,7 @@ def search_run(run: Path, settings: Settings) -> None:
         precision=train.precision,
         device=train.device,
     )
-    budget, folders = settings.budget.bounds, settings.data.train
+    folders = settings.data.train
     inputs = hash_folders(folders, task.scale) | _profile_hash(budget)
     if train.teacher:
         inputs["teacher"] = hash_file(teacher_file(Path(train.teacher)))
@@ -151,9 +152,8 @@ def precisions_of(settings: Settings) -> set[Precision]:
 
     Raises ConfigError where there is no such profile, BackendMissing where its model cannot be made here.
     """
-    budget, precisions = settings.budget.bounds, {*DEFAULT}
-    if budget.latency_ms is not None and budget.profile is not None:
-        profile = profile_from_toml(profile_path(budget.profile))
+    precisions = {*DEFAULT}
+    if (profile := _profile(settings.budget.bounds)) is not None:
         with deploy_errors():
             precisions.add(cast(Precision, exported_precision(profile.runtime, profile.precision)))
         if candidate_model(profile.runtime, profile.precision) == OPENVINO_INT8 and "nncf" not in quantisers():
@@ -164,13 +164,19 @@ def precisions_of(settings: Settings) -> set[Precision]:
     return precisions
 
 
-def _profile_hash(budget: Budget) -> dict[str, str]:
-    """What a stage reads of the device, for its manifest. Raises ConfigError where there is no such profile."""
+def _profile(budget: Budget) -> DeviceProfile | None:
+    """Of the device that a latency is bounded on, None where none is.
+
+    Raises ConfigError where there is no such profile, StaleArtifact where it is damaged.
+    """
     if budget.latency_ms is None or budget.profile is None:
-        return {}
-    path = profile_path(budget.profile)
-    profile_from_toml(path)
-    return {PROFILE: hash_file(path)}
+        return None
+    return profile_from_toml(profile_path(budget.profile))
+
+
+def _profile_hash(budget: Budget) -> dict[str, str]:
+    """What a stage reads of the device, for its manifest. Raises as `_profile`."""
+    return {} if _profile(budget) is None else {PROFILE: hash_file(profile_path(str(budget.profile)))}
 
 
 def _shapes(architecture: Architecture, lr_size: tuple[int, int]) -> Shapes:

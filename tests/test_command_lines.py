@@ -24,7 +24,7 @@ def test_lines_have_the_settings_of_the_run(small_run: Path, manifests: dict[str
             assert commands.commands[name].make_context(name, list(arguments), parent=context).params
     given = load_settings(small_run / "small.toml")
     search, verify = (load_settings(None, [word for word in line if "=" in word]) for line in (lines[0], lines[2]))
-    decided = replace(given.search, activation=given.activation)  # what "auto" was
+    decided = replace(given.search, activation=given.search.activation_of(None))  # what "auto" was
     assert (search.budget, search.search, search.train) == (given.budget, decided, given.train)
     assert (search.task, search.data.train) == (given.task, given.data.train)
     assert (verify.verify, verify.data.benchmarks) == (given.verify, given.data.benchmarks)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.architecture import Activation
 from pipeline.budget import Budget
 from pipeline.config import Settings, load_settings
 from pipeline.errors import ConfigError
@@ -175,17 +176,16 @@ def test_a_latency_stands_alone_unless_macs_are_bounded_too(macs: tuple[str, ...
 
 
 @pytest.mark.parametrize(
-    ("overrides", "activation"),
+    ("asked", "profiled", "activation"),
     [
-        ((), "acon"),
-        (("budget.macs=1G",), "acon"),
-        (("budget.macs=none", "budget.params=20K"), "acon"),
-        (LATENCY, "relu"),
-        ((*LATENCY, "budget.macs=1G"), "relu"),
-        (("search.activation=relu",), "relu"),
-        (("search.activation=leaky_relu",), "leaky_relu"),
-        ((*LATENCY, "search.activation=prelu"), "prelu"),
+        ("auto", None, "acon"),
+        ("auto", "relu", "relu"),
+        ("auto", "leaky_relu", "leaky_relu"),
+        ("relu", None, "relu"),
+        ("prelu", "relu", "prelu"),
     ],
 )
-def test_activation_suits_the_bound_unless_it_is_named(overrides: tuple[str, ...], activation: str) -> None:
-    assert load_settings(None, overrides).activation == activation
+def test_activation_is_that_of_the_profile_unless_it_is_named(
+    asked: str, profiled: Activation | None, activation: str
+) -> None:
+    assert load_settings(None, [f"search.activation={asked}"]).search.activation_of(profiled) == activation

@@ -9,7 +9,7 @@ import pytest
 
 from deploy.device import device_facts, runtime_versions
 from deploy.timing import Timing
-from pipeline.architecture import Architecture
+from pipeline.architecture import Activation, Architecture
 from pipeline.budget import Budget, cost_from_architecture
 from pipeline.cli import main
 from pipeline.draw import draw_architectures
@@ -18,7 +18,7 @@ from pipeline.latency import latency_model_from_profile
 from pipeline.manifest import hash_file
 from pipeline.onnx_graph import GRAPH
 from pipeline.profile import DeviceProfile, Row, save_profile
-from pipeline.runs import report_of
+from pipeline.runs import facts_from_run, report_of
 from pipeline.target import Target, target_of_budget
 from pipeline.workload import Task, calibration_architecture
 
@@ -32,8 +32,8 @@ def row(architecture: Architecture) -> Row:
     return Row(architecture, Timing(ms, ms, ms, ms, 9))
 
 
-def profile_of_here(**changes: object) -> DeviceProfile:
-    drawn = draw_architectures(60, 0, scale=2, color="rgb", lr_size=LR_SIZE, macs=(1, 1e8))
+def profile_of_here(activation: Activation = "relu", **changes: object) -> DeviceProfile:
+    drawn = draw_architectures(60, 0, scale=2, color="rgb", lr_size=LR_SIZE, macs=(1, 1e8), activation=activation)
     profile = DeviceProfile(
         name="here",
         runtime="onnxruntime",
@@ -45,8 +45,9 @@ def profile_of_here(**changes: object) -> DeviceProfile:
         device=device_facts("onnxruntime"),
         versions=runtime_versions("onnxruntime") | {"graph": str(GRAPH)},
         created="2026-01-01T00:00:00+00:00",
-        calibration=row(calibration_architecture(TASK)),
+        calibration=row(calibration_architecture(replace(TASK, activation=activation))),
         rows=tuple(row(architecture) for architecture in drawn),
+        activation=activation,
     )
     return replace(profile, **changes)  # type: ignore[arg-type]
 
@@ -54,7 +55,7 @@ def profile_of_here(**changes: object) -> DeviceProfile:
 @pytest.fixture
 def save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     monkeypatch.chdir(tmp_path)
-    return lambda **changes: save_profile(Path("here.toml"), profile_of_here(**changes))
+    return lambda *activation, **changes: save_profile(Path("here.toml"), profile_of_here(*activation, **changes))
 
 
 def target(budget: Budget = BUDGET, told: list[str] | None = None, scale: int = 2) -> Target:
@@ -188,9 +189,10 @@ def test_a_run_keeps_its_latency_budget(save: Callable[..., None], command: Call
     }
     recorded = (Path("run") / "search" / "manifest.json").read_text()
     assert hash_file(Path("here.toml")) in recorded
-    save(device={"cpu": "a third"})
-    assert command("run", 40) == 0
+    save("leaky_relu", device={"cpu": "another"})
+    assert command("search", 40) == 0
     assert (Path("run") / "search" / "manifest.json").read_text() != recorded  # another profile is another search
+    assert facts_from_run(Path("run"))["architecture"]["activation"] == "leaky_relu"
 
 
 @pytest.mark.parametrize(("ratio", "warned"), [(0.8, True), (1.1, False), (1.3, True)])

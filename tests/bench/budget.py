@@ -122,7 +122,7 @@ def row_of_budget(settings: Settings, run: Path) -> Row:
         note(error.message)
         return Row(str(budget.profile), budget.latency_ms, None, 0, None, None, None, False, "")
     export_run(run, precisions_of(settings))
-    target = target_of_budget(budget, task.scale, task.color, settings.activation, search.unshuffle, note)
+    target = target_of_budget(budget, task.scale, task.color, search.activation, search.unshuffle, note)
     assert target is not None
     if target.differences:
         raise SystemExit(f"{budget.profile} is not of this device: {'; '.join(target.differences)}")

@@ -122,7 +122,7 @@ def _unsearched(row: Row, data: Data, look: Look) -> dict[str, Any]:
 def _rival(row: Row, data: Data, known: Results, look: Look) -> dict[str, Any]:
     """Several networks begin on one schedule, and the best of them, on held-out images, goes on to its end."""
     if row.kind == "random":
-        activation = SearchSettings().activation_where(timed=False)
+        activation = SearchSettings().activation_of(None)
         space = EdgeSpace(2, "rgb", Budget(LR_SIZE, macs=row.macs * PIXELS), activation)
         rng = np.random.default_rng([row.seed, 4])
         drawn = [space.fit([rng.random(options) for options in space.options]) for _ in range(RANDOM)]

@@ -15,6 +15,7 @@ from pipeline.config import SearchSettings, TrainSettings
 from pipeline.manifest import hash_file
 from pipeline.network import load_network, network_from_architecture
 from pipeline.optimizer import rate_factor
+from pipeline.profile import DeviceProfile, profile_from_toml
 from pipeline.search import search
 from pipeline.target import target_of_budget
 from pipeline.training import Progress, Recipe
@@ -27,7 +28,8 @@ from tests.bench.trainer import Look, Schedule, Trainer
 
 def ours(row: Row, data: Data, run: Path, look: Look) -> dict[str, Any]:
     """run: where an interrupted search finds its checkpoint again."""
-    return _searched(row, "rgb", Budget(LR_SIZE, macs=row.macs * PIXELS), None, data, run, look)
+    budget = Budget(LR_SIZE, macs=row.macs * PIXELS)
+    return _searched(row, recipe_of(row, "rgb", data), budget, None, data, run, look)
 
 
 def ours_at_peer(
@@ -49,16 +51,17 @@ def ours_at_peer(
         )
     told = {"profile": times["profiles"][candidate], "candidate": candidate, "peer_ms": latency_ms[candidate]}
     budget = Budget(LR_SIZE, latency_ms=told["peer_ms"], profile=str(files[told["profile"]]))
-    activation = SearchSettings().activation_where(timed=True)
-    target = target_of_budget(budget, 2, color, activation, 1, lambda _: None)
+    profile = profile_from_toml(files[told["profile"]])
+    target = target_of_budget(budget, 2, color, profile.activation, 1, lambda _: None)
     assert target is not None
     if target.differences:
         raise NotRun(f"{told['profile']} is of another machine: {'; '.join(target.differences)}")
-    return {**told, **_searched(row, color, budget, target.device, data, run, look)}
+    recipe = recipe_of(row, color, data, profile)
+    return {**told, **_searched(row, recipe, budget, target.device, data, run, look)}
 
 
-def recipe_of(row: Row, color: Color, data: Data) -> Recipe:
-    """The defaults of the product, with the steps, images and precision of the board."""
+def recipe_of(row: Row, color: Color, data: Data, profile: DeviceProfile | None = None) -> Recipe:
+    """The defaults of the product, with the steps, images and precision of the board. profile: of a latency budget."""
     return Recipe(
         space="edge",
         scale=2,
@@ -69,7 +72,7 @@ def recipe_of(row: Row, color: Color, data: Data) -> Recipe:
         patch=data.patch,
         rate=TrainSettings().rate,
         seed=row.seed,
-        activation=SearchSettings().activation_where(timed=bool(row.runtime)),
+        activation=SearchSettings().activation_of(None if profile is None else profile.activation),
         precision=data.source.precision,
         device=data.source.device,
     )
@@ -87,14 +90,14 @@ def trained_alone(row: Row, architecture: Architecture, data: Data, look: Look) 
     return trainer
 
 
-def of_search(run: Path, report: dict[str, Any], row: Row, color: Color, data: Data) -> dict[str, Any]:
+def of_search(run: Path, report: dict[str, Any], row: Row, recipe: Recipe, data: Data) -> dict[str, Any]:
     """The figures of a finished search in `run`."""
     weights = run / "search" / "weights.safetensors"
     network = load_network(weights)
     return {
         **of_edge(network.architecture, row.macs),
         "network": network.architecture.to_dict(),
-        "rate": recipe_of(row, color, data).rate * rate_factor(network.architecture),
+        "rate": recipe.rate * rate_factor(network.architecture),
         "share": report["share"],
         "latency_ms": report["cost"]["latency_ms"],
         "gap_db": report["cut_gap_db"],
@@ -103,12 +106,12 @@ def of_search(run: Path, report: dict[str, Any], row: Row, color: Color, data: D
         "step_ms": 1e3 * report["step_seconds"]["train"],
         "search_step_ms": 1e3 * report["step_seconds"]["search"],
         "step_ms_on_the_way": _step_ms_on_the_way(run / "search" / "history.jsonl"),
-        "psnr_y": scored(network, color, data),
+        "psnr_y": scored(network, recipe.color, data),
     }
 
 
 def _searched(
-    row: Row, color: Color, budget: Budget, device: Device | None, data: Data, run: Path, look: Look
+    row: Row, recipe: Recipe, budget: Budget, device: Device | None, data: Data, run: Path, look: Look
 ) -> dict[str, Any]:
     begun = time.perf_counter()
     steps: list[int] = []
@@ -117,12 +120,11 @@ def _searched(
         steps.append(at.step)
         look(at.step, at.loss)
 
-    recipe = recipe_of(row, color, data)
     inputs = {**data.hashes, "search": search_version()}  # another version of the search does not go on from it
     report = search(run, recipe, budget, data.pairs, inputs=inputs, device=device, on_progress=told)
     # What a search took before it was interrupted is not known in full, and is not guessed
     seconds = time.perf_counter() - begun if steps[0] == 1 else None
-    return {**of_search(run, report, row, color, data), "seconds": seconds}
+    return {**of_search(run, report, row, recipe, data), "seconds": seconds}
 
 
 def _step_ms_on_the_way(history: Path) -> list[tuple[float, float]]:

@@ -54,7 +54,7 @@ def _search(row: Row, data: Data, look: Look) -> Callable[[], Figures]:
 
     def figures() -> Figures:
         with folder:
-            return of_search(run, report, row, "rgb", data)
+            return of_search(run, report, row, recipe, data)
 
     return figures
 
