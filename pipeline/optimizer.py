@@ -41,10 +41,10 @@ def rate_factor(architecture: Architecture) -> float:
 def descend(
     optimizer: torch.optim.AdamW, rate: float, compute_loss: Callable[[], Tensor], device: Device, *, bf16: bool
 ) -> float:
-    """One step at `rate` times the "factor" of each group; returns the loss, 0-dimensional and computed under autocast.
+    """One step at `rate` times the "factor" of each group; returns the loss.
 
-    On a GPU too the same step ends with the same weights. Raises ConfigError, and steps no further, where the loss is
-    not a number.
+    compute_loss: gives it, 0-dimensional; runs under autocast with bf16. On a GPU too the same step ends with the same
+    weights. Raises ConfigError, and changes no weight, where the loss is not a number.
     """
     optimizer.zero_grad()
     for group in optimizer.param_groups:
