@@ -20,11 +20,11 @@ from pipeline.export import export, export_work
 from pipeline.images import hash_folders
 from pipeline.manifest import check_outputs, claim, hash_file, is_current, read_manifest
 from pipeline.model_facts import margin_from_architecture
-from pipeline.profile import DRIFT, DeviceProfile, profile_from_toml, profile_path
+from pipeline.profile import DRIFT, profile_path
 from pipeline.quantise import frames_from_pairs, quantisers
 from pipeline.runs import budget_of_run, facts_from_run
 from pipeline.search import search
-from pipeline.target import target_of_budget
+from pipeline.target import profile_of_budget, target_of_budget
 from pipeline.terminal import ProgressBar, note, search_figures
 from pipeline.torch_runner import device_named
 from pipeline.training import Recipe, settings_of, space_from_recipe
@@ -40,7 +40,7 @@ CALIBRATION = "calibration/"  # before the names of the folders that int8 was ca
 def search_run(run: Path, settings: Settings) -> None:
     """Writes RUN/search. Raises ConfigError, InfeasibleBudget, BackendMissing, DataError, StaleArtifact."""
     task, train, budget = settings.task, settings.train, settings.budget.bounds
-    profile = _profile(budget)
+    profile = profile_of_budget(budget)
     recipe = Recipe(
         space=settings.search.space,
         scale=task.scale,
@@ -153,7 +153,7 @@ def precisions_of(settings: Settings) -> set[Precision]:
     Raises ConfigError where there is no such profile, BackendMissing where its model cannot be made here.
     """
     precisions = {*DEFAULT}
-    if (profile := _profile(settings.budget.bounds)) is not None:
+    if (profile := profile_of_budget(settings.budget.bounds)) is not None:
         with deploy_errors():
             precisions.add(cast(Precision, exported_precision(profile.runtime, profile.precision)))
         if candidate_model(profile.runtime, profile.precision) == OPENVINO_INT8 and "nncf" not in quantisers():
@@ -164,19 +164,11 @@ def precisions_of(settings: Settings) -> set[Precision]:
     return precisions
 
 
-def _profile(budget: Budget) -> DeviceProfile | None:
-    """Of the device that a latency is bounded on, None where none is.
-
-    Raises ConfigError where there is no such profile, StaleArtifact where it is damaged.
-    """
-    if budget.latency_ms is None or budget.profile is None:
-        return None
-    return profile_from_toml(profile_path(budget.profile))
-
-
 def _profile_hash(budget: Budget) -> dict[str, str]:
-    """What a stage reads of the device, for its manifest. Raises as `_profile`."""
-    return {} if _profile(budget) is None else {PROFILE: hash_file(profile_path(str(budget.profile)))}
+    """What a stage reads of the device, for its manifest; there is such a profile."""
+    if budget.latency_ms is None or budget.profile is None:
+        return {}
+    return {PROFILE: hash_file(profile_path(budget.profile))}
 
 
 def _shapes(architecture: Architecture, lr_size: tuple[int, int]) -> Shapes:
@@ -195,6 +187,7 @@ def verify_run(run: Path, settings: Settings) -> None:
     folders, network = settings.data.benchmarks, architecture_from_dict(facts_from_run(run)["architecture"])
     budget, thresholds = settings.budget.bounds, Thresholds(**settings.verify.thresholds)
     scale, timed = network.scale, settings.verify.latency
+    profile_of_budget(budget)  # one that is missing or damaged is refused before anything is done
     inputs = hash_folders(folders, scale) | _profile_hash(budget)
     if is_current(run / "verify", **verify_work(run, budget, thresholds, inputs=inputs, timed=timed)):
         note(f"verify: {run} is current")

@@ -68,6 +68,16 @@ class Target:
         }
 
 
+def profile_of_budget(budget: Budget) -> DeviceProfile | None:
+    """Of the device that a latency is bounded on, None where none is.
+
+    Raises ConfigError where there is no such profile, StaleArtifact where it is damaged.
+    """
+    if budget.latency_ms is None or budget.profile is None:
+        return None
+    return profile_from_toml(profile_path(budget.profile))
+
+
 def target_of_budget(
     budget: Budget, scale: int, color: Color, activation: str, unshuffle: int, tell: Callable[[str], None]
 ) -> Target | None:
@@ -77,9 +87,8 @@ def target_of_budget(
     Raises ConfigError where there is no such profile or it is for another task or LR size, StaleArtifact where it is
     damaged, UnpricedOp.
     """
-    if budget.latency_ms is None or budget.profile is None:
+    if (profile := profile_of_budget(budget)) is None:
         return None
-    profile = profile_from_toml(profile_path(budget.profile))
     check_task(profile, lr_size=budget.lr_size, scale=scale, color=color, activation=activation, unshuffle=unshuffle)
     model = latency_model_from_profile(profile)
     try:

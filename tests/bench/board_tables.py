@@ -50,15 +50,16 @@ def beaten(name: str, known: Results) -> bool:
     """
     prefix, _, seed = name.rpartition("/seed")
     section, kind, *_ = name.split("/")
-    if seed == str(SEEDS[0]) or kind not in ("hand", *RIVALS):
+    own = known.get(f"{prefix}/seed{SEEDS[0]}")
+    if own is None or seed == str(SEEDS[0]) or kind not in ("hand", *RIVALS):
         return False
-    firsts = {
-        one.rpartition("/seed")[0]: row["psnr_y"]["mean"]
+    leaders = f"{section}/hand/" if kind == "hand" else f"{section}/ours/"
+    firsts = [
+        row["psnr_y"]["mean"]
         for one, row in known.items()
-        if one.startswith(f"{section}/") and one.endswith(f"/seed{SEEDS[0]}")
-    }
-    leaders = [value for one, value in firsts.items() if one.split("/")[1] == ("hand" if kind == "hand" else "ours")]
-    return prefix in firsts and bool(leaders) and firsts[prefix] < max(leaders) - BEATEN
+        if one.startswith(leaders) and one.endswith(f"/seed{SEEDS[0]}")
+    ]
+    return bool(firsts) and own["psnr_y"]["mean"] < max(firsts) - BEATEN
 
 
 def targets(known: Results) -> list[dict[str, Any]]:

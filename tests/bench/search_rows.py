@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from pipeline.architecture import Architecture, Color
+from pipeline.architecture import Activation, Architecture, Color
 from pipeline.budget import Budget, Device
 from pipeline.config import SearchSettings, TrainSettings
 from pipeline.manifest import hash_file
 from pipeline.network import load_network, network_from_architecture
 from pipeline.optimizer import rate_factor
-from pipeline.profile import DeviceProfile, profile_from_toml
+from pipeline.profile import profile_from_toml
 from pipeline.search import search
 from pipeline.target import target_of_budget
 from pipeline.training import Progress, Recipe
@@ -51,17 +51,17 @@ def ours_at_peer(
         )
     told = {"profile": times["profiles"][candidate], "candidate": candidate, "peer_ms": latency_ms[candidate]}
     budget = Budget(LR_SIZE, latency_ms=told["peer_ms"], profile=str(files[told["profile"]]))
-    profile = profile_from_toml(files[told["profile"]])
-    target = target_of_budget(budget, 2, color, profile.activation, 1, lambda _: None)
+    profiled = profile_from_toml(files[told["profile"]]).activation
+    target = target_of_budget(budget, 2, color, profiled, 1, lambda _: None)
     assert target is not None
     if target.differences:
         raise NotRun(f"{told['profile']} is of another machine: {'; '.join(target.differences)}")
-    recipe = recipe_of(row, color, data, profile)
+    recipe = recipe_of(row, color, data, profiled)
     return {**told, **_searched(row, recipe, budget, target.device, data, run, look)}
 
 
-def recipe_of(row: Row, color: Color, data: Data, profile: DeviceProfile | None = None) -> Recipe:
-    """The defaults of the product, with the steps, images and precision of the board. profile: of a latency budget."""
+def recipe_of(row: Row, color: Color, data: Data, profiled: Activation | None = None) -> Recipe:
+    """The defaults of the product, with the steps, images and precision of the board. profiled: by `activation_of`."""
     return Recipe(
         space="edge",
         scale=2,
@@ -72,7 +72,7 @@ def recipe_of(row: Row, color: Color, data: Data, profile: DeviceProfile | None 
         patch=data.patch,
         rate=TrainSettings().rate,
         seed=row.seed,
-        activation=SearchSettings().activation_of(None if profile is None else profile.activation),
+        activation=SearchSettings().activation_of(profiled),
         precision=data.source.precision,
         device=data.source.device,
     )

@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean, median
 from typing import Literal
 
@@ -69,17 +70,16 @@ class Trainer:
             lr = lr.to(self.schedule.device, memory_format=torch.channels_last)
             hr = hr.to(self.schedule.device)
             rate = rate_at(self.step, self.schedule.steps, self.schedule.rate)
-
-            def compute_loss(lr: Tensor = lr, hr: Tensor = hr) -> Tensor:
-                return (self.forward(lr).float() - hr).abs().mean()
-
             bf16 = self.schedule.precision == "bf16"
-            loss = descend(self.optimizer, rate, compute_loss, self.schedule.device, bf16=bf16)
+            loss = descend(self.optimizer, rate, partial(self._loss, lr, hr), self.schedule.device, bf16=bf16)
             self.step += 1
             self.loss = loss if self.step == 1 else 0.99 * self.loss + 0.01 * loss
             self.seconds.append(time.perf_counter() - begun)
             if look is not None:
                 look(self.step, self.loss)
+
+    def _loss(self, lr: Tensor, hr: Tensor) -> Tensor:
+        return (self.forward(lr).float() - hr).abs().mean()
 
     @property
     def step_ms(self) -> float:
