@@ -15,13 +15,13 @@ from deploy.timing import Timing
 from pipeline.profile import DeviceProfile, profile_path
 from tests.bench import peer_latency, search_quality
 from tests.bench.board import (
-    BEATEN,
     GRID,
     LEAST_SHARE,
     PEER_RATES,
     RECIPES,
     RIVALS,
     SEEDS,
+    SHORT,
     SUITED,
     Row,
     hand_designed,
@@ -30,7 +30,7 @@ from tests.bench.board import (
 )
 from tests.bench.board_file import append, code_of, known_from_results, older, read_results, search_version
 from tests.bench.board_picture import picture_of_board
-from tests.bench.board_tables import GAIN, beaten, hand_bar, hand_missing, markdown, targets
+from tests.bench.board_tables import GAIN, PEER_GAIN, decided, hand_bar, hand_missing, markdown, targets
 from tests.bench.contest import Place, best_recipe, best_shape, run_row
 from tests.bench.figures import TRAINED, NotRun, Source, read_data, settings_of_board
 from tests.bench.peer_latency import latencies_of_peer
@@ -137,25 +137,38 @@ def test_a_shape_far_behind_needs_no_further_seeds() -> None:
     known = board(0.0)
     for seed in (1, 2):
         del known[f"macs-8K/hand/16x4/seed{seed}"]
-    known["macs-8K/hand/16x4/seed0"] = result(32.0 - BEATEN - 0.001)
-    assert beaten("macs-8K/hand/16x4/seed1", known)
-    assert not beaten("macs-8K/hand/16x4/seed0", known)
-    assert not beaten("macs-16K/hand/16x8/seed1", known)
+    known["macs-8K/hand/16x4/seed0"] = result(32.0 - SHORT - 0.001)
+    assert decided("macs-8K/hand/16x4/seed1", known)
+    assert not decided("macs-8K/hand/16x4/seed0", known)
+    assert not decided("macs-16K/hand/16x8/seed1", known)
     assert best_shape(8_000, known) == GRID[8_000][0]
-    known["macs-8K/hand/16x4/seed0"] = result(32.0 - BEATEN + 0.001)
+    known["macs-8K/hand/16x4/seed0"] = result(32.0 - SHORT + 0.001)
     assert hand_missing(8_000, known) == ["macs-8K/hand/16x4/seed1", "macs-8K/hand/16x4/seed2"]
 
 
 @pytest.mark.parametrize("kind", RIVALS)
 def test_a_rival_far_behind_the_search_needs_no_further_seeds(kind: str) -> None:
     known = board(0.06)
-    assert not beaten(f"macs-8K/{kind}/seed1", known)
-    known[f"macs-8K/{kind}/seed0"] = result(32.06 - BEATEN - 0.001, kind=kind)
-    assert beaten(f"macs-8K/{kind}/seed1", known)
-    assert not beaten(f"macs-8K/{kind}/seed0", known)
-    assert not beaten("macs-8K/plain/seed1", known)
-    known[f"macs-8K/{kind}/seed0"] = result(32.06 - BEATEN + 0.001, kind=kind)
-    assert not beaten(f"macs-8K/{kind}/seed1", known)
+    assert not decided(f"macs-8K/{kind}/seed1", known)
+    known[f"macs-8K/{kind}/seed0"] = result(32.06 - SHORT - 0.001, kind=kind)
+    assert decided(f"macs-8K/{kind}/seed1", known)
+    assert not decided(f"macs-8K/{kind}/seed0", known)
+    assert not decided("macs-8K/plain/seed1", known)
+    known[f"macs-8K/{kind}/seed0"] = result(32.06 - SHORT + 0.001, kind=kind)
+    assert not decided(f"macs-8K/{kind}/seed1", known)
+
+
+@pytest.mark.parametrize(("gain", "enough"), [(PEER_GAIN - SHORT - 0.001, True), (PEER_GAIN - SHORT + 0.001, False)])
+def test_a_search_far_from_what_it_is_asked_to_gain_over_a_peer_needs_no_further_seeds(
+    gain: float, enough: bool
+) -> None:
+    known = latencies()
+    for seed in (1, 2):
+        del known[f"latency/ESPCN/ours best/seed{seed}"]
+    known["latency/ESPCN/ours best/seed0"]["psnr_y"] = result(31.5 + gain)["psnr_y"]
+    assert decided("latency/ESPCN/ours best/seed1", known) is enough
+    assert not decided("latency/ESPCN/peer/seed1", known)
+    assert reached(known, "ESPCN, best") is (False if enough else None)
 
 
 def test_the_same_seed_is_owed_the_same_weights_on_one_machine_alone() -> None:
@@ -208,7 +221,9 @@ def test_latency_is_compared_in_one_runtime() -> None:
     assert reached(known, "ESPCN, onnxruntime fp32") is None
     text = markdown(rows(), known, {})
     assert "| ESPCN | 60.0 | 38.0 |" in text
-    assert "36.0 of 38.0 ms in openvino bf16" in text
+    assert "36.0 of 38.0 ms in openvino bf16 |" in text
+    known["latency/ESPCN/ours best/seed1"]["measured"] = False
+    assert "36.0 of 38.0 ms in openvino bf16, 1 of 3 predicted |" in markdown(rows(), known, {})
 
 
 def test_the_picture_shows_all_that_has_run() -> None:

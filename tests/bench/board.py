@@ -16,7 +16,7 @@ SEEDS = (0, 1, 2)
 LONG_BUDGET = RELAXED_BUDGET = 16_000
 LEAST_SHARE = 0.85
 RIVALS = ("random", "halving")  # kinds of rows that look for a network otherwise
-BEATEN = 0.05  # dB behind the best shape, or behind the search, from which a first seed needs no further ones
+SHORT = 0.05  # dB by which a first seed falls short of what it has to be, from which it needs no further ones
 SEARCHES = ("ours", "ours at peer", "unsearched", "cost")  # kinds of rows that depend on it
 DEFAULT: Relaxation = SearchSettings().relaxation
 

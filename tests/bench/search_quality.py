@@ -30,7 +30,7 @@ from pipeline.torch_runner import Device
 from tests.bench.board import SEARCHES, STEPS, Row, rows
 from tests.bench.board_file import RESULTS, SCHEMA, append, known_from_results, older, read_results, search_version
 from tests.bench.board_picture import picture_of_board
-from tests.bench.board_tables import beaten, markdown, owed, targets
+from tests.bench.board_tables import decided, markdown, owed, targets
 from tests.bench.contest import Place, run_row
 from tests.bench.figures import TRAINED, Data, NotRun, Results, Source, read_data, settings_of_board
 from tests.bench.side_by_side import count_memory_anew
@@ -92,7 +92,7 @@ def _given(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, ar
         "--precision", choices=("bf16", "fp32"), help="of training (default: that of the rows there, or the faster one)"
     )
     parser.add_argument("--device", choices=get_args(Device), default="cpu", help="to train on (default: %(default)s)")
-    parser.add_argument("--profile", nargs="+", metavar="NAME", help="of this device (default: all in profiles/)")
+    parser.add_argument("--profile", nargs="+", metavar="NAME", help="of devices (default: all in profiles/)")
     parser.add_argument("--work", type=Path, default=Path("runs/search_quality"), help="where searches can go on")
     parser.add_argument("--list", action="store_true", help="name the rows and end")
     parser.add_argument("--quick", action="store_true", help="a few small steps of a few rows on embedded photographs")
@@ -144,7 +144,7 @@ def run_rows(
                 if time.monotonic() > deadline:
                     break
                 known |= _known(given)  # others may run rows too
-                if beaten(row.name, known) or (row.name in known and not given.again):
+                if decided(row.name, known) or (row.name in known and not given.again):
                     bar.advance(all_rows)
                     continue
                 task = bar.add_task(row.name, total=row.steps, loss="")
