@@ -16,7 +16,7 @@ from pipeline.profile import DeviceProfile, profile_path
 from tests.bench import peer_latency, search_quality
 from tests.bench.board import (
     GRID,
-    LEAST_SHARE,
+    GRID_SHARE,
     PEER_RATES,
     RECIPES,
     RIVALS,
@@ -83,7 +83,7 @@ def test_hand_designed_networks_use_their_budget(macs: int) -> None:
     for shape in GRID[macs]:
         for residual in (False, True):
             network = hand_designed(macs, shape, residual=residual)
-            assert LEAST_SHARE * macs <= macs_per_pixel(network) <= macs
+            assert GRID_SHARE * macs <= macs_per_pixel(network) <= macs
             assert 2 + sum(len(cell.ops) for cell in network.cells) == shape[1]
 
 
@@ -221,9 +221,7 @@ def test_latency_is_compared_in_one_runtime() -> None:
     assert reached(known, "ESPCN, onnxruntime fp32") is None
     text = markdown(rows(), known, {})
     assert "| ESPCN | 60.0 | 38.0 |" in text
-    assert "36.0 of 38.0 ms in openvino bf16 |" in text
-    known["latency/ESPCN/ours best/seed1"]["measured"] = False
-    assert "36.0 of 38.0 ms in openvino bf16, 1 of 3 predicted |" in markdown(rows(), known, {})
+    assert "36.0 of 38.0 ms in openvino bf16" in text
 
 
 def test_the_picture_shows_all_that_has_run() -> None:
@@ -450,3 +448,8 @@ def test_rows_can_be_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         ["macs-8K/ours/seed1"],
         ["macs-8K/ours/seed2"],
     ]
+    for shape, psnr in (("8x13", 32.0), ("16x4", 31.0)):
+        append(path, {**LINE, **result(psnr, kind="hand"), "name": f"macs-8K/hand/{shape}/seed0"})
+    search_quality.main(["--list", "--only", "macs-8K/hand/*x*4/seed?", "--results", str(path)])
+    states = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert states == [["done", "macs-8K/hand/16x4/seed0"], *(["decided", f"macs-8K/hand/16x4/seed{n}"] for n in (1, 2))]

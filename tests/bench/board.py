@@ -14,12 +14,12 @@ PIXELS = LR_SIZE[0] * LR_SIZE[1]
 STEPS, PILOT_STEPS, LONG_STEPS = 6000, 1500, 20000
 SEEDS = (0, 1, 2)
 LONG_BUDGET = RELAXED_BUDGET = 16_000
-LEAST_SHARE = 0.85
 RIVALS = ("random", "halving")  # kinds of rows that look for a network otherwise
 SHORT = 0.05  # dB by which a first seed falls short of what it has to be, from which it needs no further ones
 SEARCHES = ("ours", "ours at peer", "unsearched", "cost")  # kinds of rows that depend on it
 DEFAULT: Relaxation = SearchSettings().relaxation
 
+GRID_SHARE = 0.85  # of its budget, that a shape uses at least
 # MACs per LR pixel -> (width, convolutions with stem and tail): plain networks of 3x3 kernels and one width, within
 # 85 to 100 % of the budget, from narrow and deep to wide and shallow.
 GRID: dict[int, tuple[tuple[int, int], ...]] = {

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from pipeline.finalists import MOST
 from tests.bench.board import GRID, RELAXED_BUDGET, RIVALS, SEEDS, SHORT, Row, recipes_at
 from tests.bench.board_file import older
 from tests.bench.figures import Results
@@ -122,8 +121,7 @@ def markdown(rows: Sequence[Row], known: Results, not_run: Mapping[str, str]) ->
         "Seconds are of single runs, whatever else the machine did; what a search costs is measured turn about. A "
         f"hand-designed shape that is more than {SHORT} dB behind the best of them with its first seed has no further "
         "ones, nor has random search or successive halving that is as far behind the search, or a search within the "
-        f"time of a peer that is as far from gaining {PEER_GAIN} dB over it. A latency is measured on the device of "
-        f"its profile; one that is predicted, because the search ran elsewhere, is below {MOST:.0%} of the peer's. "
+        f"time of a peer that is as far from gaining {PEER_GAIN} dB over it. "
         "The search was developed at 16K MACs, and the rate of wide networks at 64K, on the same test sets. "
         "`unsearched` is what it begins with, trained alone, with its activation and tail, which the hand-designed "
         "networks have not. "
@@ -161,7 +159,8 @@ def markdown(rows: Sequence[Row], known: Results, not_run: Mapping[str, str]) ->
 def _missing(rows: Sequence[Row], known: Results) -> str:
     """How many rows have not run, and of what kinds."""
     counts = Counter(f"{row.name.partition('/')[0]} {row.kind}" for row in rows if owed(row.name, known))
-    said = f"{len(known)} rows have run, {counts.total()} have not"
+    needless = sum(decided(row.name, known) for row in rows if row.name not in known)
+    said = f"{len(known)} rows have run, {needless} are decided by their first seed, {counts.total()} have not run"
     return f"{said}: {', '.join(f'{name} {count}' for name, count in counts.items())}." if counts else f"{said}."
 
 
@@ -215,8 +214,6 @@ def _section(section: str, names: Sequence[str], known: Results) -> str:
             notes.append(f"gap {max(row['gap_db'] for row in rows):.3f}")
         if "peer_ms" in first:
             notes.append(f"{first['latency_ms']:.1f} of {first['peer_ms']:.1f} ms in {first['candidate']}")
-            if predicted := sum(not row.get("measured", True) for row in rows):
-                notes.append(f"{predicted} of {len(rows)} predicted")
         seconds = [row["seconds"] for row in rows if row["seconds"]]
         macs = f"{fmean(row['macs'] for row in rows):,.0f}"
         cells = [name.partition("/")[2], ", ".join(notes), str(len(rows)), str(first["steps"]), macs, share]

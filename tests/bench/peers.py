@@ -70,8 +70,9 @@ def peer_from_name(name: str, scale: int) -> Peer:
 def fsrcnn(scale: int, width: int = 56, shrunk: int = 12, depth: int = 4) -> nn.Sequential:
     """FSRCNN(56, 12, 4): 5x5, shrink, four 3x3, expand, each with PReLU; a transposed 9x9 convolution enlarges.
 
-    As in the paper: He's initialisation, and a Gaussian of 0.001 for the last layer, which learns at a tenth of the
-    rate. Published: 12,464 weights; 6.0G MACs at x2 and 1280x720, which counts the last layer for each SR pixel.
+    As in the paper: He's initialisation, and a Gaussian of 0.001 for the last layer; that this layer learns at a tenth
+    of the rate is not done. Published: 12,464 weights; 6.0G MACs at x2 and 1280x720, which counts the last layer for
+    each SR pixel.
     """
     layers: list[nn.Module] = []
     bounds = (1, width, *[shrunk] * (depth + 1), width)

@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     known = _known(given)
     if given.list:
         for row in chosen:
-            print(f"{'done' if row.name in known else '    '}  {row.name}")
+            state = "done" if row.name in known else "decided" if decided(row.name, known) else ""
+            print(f"{state:7}  {row.name}")
         return
     waiting = [row for row in chosen if given.again or row.name not in known]
     for needed in ("benchmarks", *given.train) if waiting and not given.quick else ():
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _given(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.search_quality", description=__doc__)
     parser.add_argument("--only", nargs="+", metavar="PATTERN", help="rows, as in 'macs-16K/hand/*'")
-    parser.add_argument("--again", action="store_true", help="run rows that are done too; the newer line counts")
+    parser.add_argument("--again", action="store_true", help="run rows that are done or decided; the newer line counts")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no row after so many")
     parser.add_argument("--steps", type=int, help=f"of a training, pilots in proportion (default: {STEPS})")
     parser.add_argument("--results", type=Path, help=f"JSON, a row a line (default: {RESULTS})")
@@ -92,9 +93,13 @@ def _given(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, ar
         "--precision", choices=("bf16", "fp32"), help="of training (default: that of the rows there, or the faster one)"
     )
     parser.add_argument("--device", choices=get_args(Device), default="cpu", help="to train on (default: %(default)s)")
-    parser.add_argument("--profile", nargs="+", metavar="NAME", help="of devices (default: all in profiles/)")
+    parser.add_argument("--profile", nargs="+", metavar="NAME", help="of this device (default: all in profiles/)")
     parser.add_argument("--work", type=Path, default=Path("runs/search_quality"), help="where searches can go on")
-    parser.add_argument("--list", action="store_true", help="name the rows and end")
+    parser.add_argument(
+        "--list",
+        action="store_true",
+        help="name the rows and end; decided: by their first seed",
+    )
     parser.add_argument("--quick", action="store_true", help="a few small steps of a few rows on embedded photographs")
     given = parser.parse_args(arguments)
     if given.device == "cuda" and not torch.cuda.is_available():
@@ -144,7 +149,7 @@ def run_rows(
                 if time.monotonic() > deadline:
                     break
                 known |= _known(given)  # others may run rows too
-                if decided(row.name, known) or (row.name in known and not given.again):
+                if not (given.again or owed(row.name, known)):
                     bar.advance(all_rows)
                     continue
                 task = bar.add_task(row.name, total=row.steps, loss="")

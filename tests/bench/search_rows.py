@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import torch
 from pipeline.architecture import Activation, Architecture, Color
 from pipeline.budget import Budget, Device
 from pipeline.config import SearchSettings, TrainSettings
-from pipeline.finalists import MOST
 from pipeline.manifest import hash_file
 from pipeline.network import load_network, network_from_architecture
 from pipeline.optimizer import rate_factor
@@ -37,10 +35,7 @@ def ours(row: Row, data: Data, run: Path, look: Look) -> dict[str, Any]:
 def ours_at_peer(
     row: Row, data: Data, known: Results, profiles: Sequence[Path], run: Path, look: Look
 ) -> dict[str, Any]:
-    """A search of the peer's colour within its time, measured on its device and predicted elsewhere.
-
-    Raises NotRun where the peer was not timed in this runtime.
-    """
+    """A search of the peer's colour within its time. Raises NotRun where that was not measured in this runtime."""
     times = known.get(f"latency/{row.peer}/time")
     if times is None:
         raise NotRun(f"it needs latency/{row.peer}/time")
@@ -57,12 +52,10 @@ def ours_at_peer(
     profiled = profile_from_toml(files[profile]).activation
     target = target_of_budget(budget, 2, color, profiled, 1, lambda _: None)
     assert target is not None
-    measured = not target.differences
-    if not measured:  # it uses as much of its budget as one that is measured and kept below a share of it
-        budget = replace(budget, latency_ms=MOST * peer_ms)
-    found = _searched(row, recipe_of(row, color, data, profiled), budget, target.device, data, run, look)
-    told = {"profile": profile, "candidate": candidate, "peer_ms": peer_ms, "measured": measured}
-    return {**told, **found, "share": found["latency_ms"] / peer_ms}
+    if target.differences:
+        raise NotRun(f"{profile} is of another machine: {'; '.join(target.differences)}")
+    told = {"profile": profile, "candidate": candidate, "peer_ms": peer_ms}
+    return {**told, **_searched(row, recipe_of(row, color, data, profiled), budget, target.device, data, run, look)}
 
 
 def recipe_of(row: Row, color: Color, data: Data, profiled: Activation | None = None) -> Recipe:
