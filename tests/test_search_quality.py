@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from deploy.timing import Timing
-from pipeline.profile import DeviceProfile, profile_path
-from tests.bench import peer_latency, search_quality
+from pipeline.profile import DeviceProfile, profile_from_toml, profile_path
+from tests.bench import peer_latency, search_quality, search_rows
 from tests.bench.board import (
     GRID,
     GRID_SHARE,
@@ -206,7 +206,13 @@ def test_tables_say_on_what_rows_were_trained() -> None:
 
 def latencies() -> dict[str, dict[str, Any]]:
     found = {f"latency/ESPCN/peer/seed{seed}": result(31.5, kind="peer", architecture="ESPCN") for seed in SEEDS}
-    ours = {"candidate": "openvino bf16", "peer_ms": 38.0, "latency_ms": 36.0, "kind": "ours at peer"}
+    ours = {
+        "candidate": "openvino bf16",
+        "peer_candidate": "openvino bf16",
+        "peer_ms": 38.0,
+        "latency_ms": 36.0,
+        "kind": "ours at peer",
+    }
     found |= {f"latency/ESPCN/ours best/seed{seed}": result(31.9, **ours) for seed in SEEDS}
     times = {"onnxruntime fp32": 60.0, "openvino bf16": 38.0}
     profiles = dict.fromkeys(times, "desk")
@@ -221,13 +227,17 @@ def test_latency_is_compared_in_one_runtime() -> None:
     assert reached(known, "ESPCN, onnxruntime fp32") is None
     text = markdown(rows(), known, {})
     assert "| ESPCN | 60.0 | 38.0 |" in text
-    assert "36.0 of 38.0 ms in openvino bf16" in text
+    assert "36.0 ms in openvino bf16 of 38.0 in openvino bf16" in text
 
 
 def test_the_picture_shows_all_that_has_run() -> None:
     svg = fromstring(picture_of_board(board(0.06) | latencies()))
     titles = [text.text for text in svg.findall(".//{*}text") if text.get("class") == "title"]
-    assert titles == ["against MACs", "against latency in onnxruntime fp32", "against latency in openvino bf16"]
+    assert titles == [
+        "against MACs",
+        "against latency in onnxruntime fp32",
+        "against latency in what is fastest for each",
+    ]
     circles = [[one.get("class") for one in chart.findall(".//{*}circle")] for chart in svg.findall("{*}svg")]
     hand = sum(len(shapes) for shapes in GRID.values())
     assert [chart.count("ours") for chart in circles] == [len(GRID), 0, 1]
@@ -237,13 +247,52 @@ def test_the_picture_shows_all_that_has_run() -> None:
     assert fromstring(picture_of_board({})).findall(".//{*}circle") == []
 
 
-def test_ours_keeps_to_the_runtime_that_the_peer_was_timed_in(tmp_path: Path) -> None:
-    row = Row("", "ours at peer", peer="ESPCN", runtime="openvino int8")
+@pytest.fixture
+def of_two_runtimes(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Profiles of luma networks that are taken to be of this device."""
+    paths = [profile_path(f"xeon-2c-{name}-y") for name in ("onnxruntime-fp32", "openvino-int8")]
+    here = {profile.candidate: profile for profile in map(profile_from_toml, paths)}
+    monkeypatch.setattr(search_rows, "profiles_of_this_device", lambda color, _: here if color == "y" else {})
+    return paths
+
+
+def timed_peer(**latency_ms: float) -> dict[str, dict[str, Any]]:
+    """runtime_precision -> ms of ESPCN."""
+    times = {name.replace("_", " "): ms for name, ms in latency_ms.items()}
+    profiles = {name: f"xeon-2c-{name.replace(' ', '-')}-y" for name in times}
+    return {"latency/ESPCN/time": {"latency_ms": times, "profiles": profiles}}
+
+
+def test_ours_are_timed_and_scored_in_what_is_fastest_for_them(of_two_runtimes: list[Path], tmp_path: Path) -> None:
+    data = read_data(Source(Path(), (), "fp32", quick=True))
+    row = Row("", "ours at peer", steps=24, peer="ESPCN", runtime="best")
+    known = timed_peer(onnxruntime_fp32=20.0, openvino_int8=30.0)
+    found = ours_at_peer(row, data, known, of_two_runtimes, tmp_path / "best", lambda *_: None)
+    assert (found["candidate"], found["peer_candidate"], found["peer_ms"]) == (
+        "openvino int8",
+        "onnxruntime fp32",
+        20.0,
+    )
+    assert 0 < found["latency_ms"] <= 20.0
+    assert found["psnr_y"] != found["float_psnr_y"]
+    assert found["psnr_y"]["mean"] == pytest.approx(found["float_psnr_y"]["mean"], abs=0.1)
+    row = replace(row, runtime="onnxruntime fp32")
+    found = ours_at_peer(row, data, known, of_two_runtimes, tmp_path / "named", lambda *_: None)
+    assert found["candidate"] == found["peer_candidate"] == "onnxruntime fp32"
+    assert found["psnr_y"]["mean"] == pytest.approx(found["float_psnr_y"]["mean"], abs=1e-3)
+
+
+def test_ours_keep_to_profiles_that_the_peer_was_timed_with(of_two_runtimes: list[Path], tmp_path: Path) -> None:
     data: Any = None
-    with pytest.raises(NotRun, match="no profile of this device for y networks in openvino int8"):
-        ours_at_peer(row, data, latencies(), [], tmp_path, print)
-    with pytest.raises(NotRun, match="ESPCN was timed with the profile desk, which --profile leaves out"):
-        ours_at_peer(replace(row, runtime="best"), data, latencies(), [tmp_path / "other.toml"], tmp_path, print)
+    row = Row("", "ours at peer", peer="ESPCN", runtime="best")
+    with pytest.raises(NotRun, match="it needs latency/ESPCN/time"):
+        ours_at_peer(row, data, {}, of_two_runtimes, tmp_path, print)
+    with pytest.raises(NotRun, match="ESPCN was not timed in openvino int8 with a profile"):
+        ours_at_peer(row, data, timed_peer(onnxruntime_fp32=20.0), of_two_runtimes, tmp_path, print)
+    known = timed_peer(openvino_int8=20.0)
+    known["latency/ESPCN/time"]["profiles"] = {"openvino int8": "another"}
+    with pytest.raises(NotRun, match="ESPCN was not timed in openvino int8 with a profile"):
+        ours_at_peer(row, data, known, of_two_runtimes, tmp_path, print)
 
 
 def test_a_peer_is_timed_with_the_profiles_of_this_device_and_its_colour(monkeypatch: pytest.MonkeyPatch) -> None:

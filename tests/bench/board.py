@@ -51,6 +51,7 @@ RECIPES: dict[str, Recipe] = {
 }
 # Tried at every budget: the recipes that suited some shape best where all were tried, and the rate of wide networks.
 SUITED, TRIED_AT = ("identity", "residual", "gentle"), 16_000
+RUNTIMES = ("onnxruntime fp32", "best")  # in which networks are compared at equal latency
 PEER_RATES = (5e-4, 1e-3, 2e-3, 4e-3)
 PLAIN = Recipe((0.0, 1.0, 0.0), plain=True)  # He's initialisation, no branches
 
@@ -63,8 +64,9 @@ class Row:
     without branches and "long hand" with them; "ours" searches; "unsearched" trains the network that a search begins
     with, alone; "random" and "halving" are rivals of the search;
     "peer" trains a published network at the rate of its best "peer pilot", or the next if that fails; "time" measures
-    what it, or the best hand shape, takes here; "ours at peer" searches within what a peer takes in `runtime`; "cost"
-    searches once more beside the training of the same network alone.
+    what it, or the best hand shape, takes here; "ours at peer" searches within what a peer takes in `runtime`, of
+    `RUNTIMES`, where "best" is what is fastest for each; "cost" searches once more beside the training of the same
+    network alone.
     macs: budget per LR pixel.
     """
 
@@ -149,6 +151,6 @@ def _equal_latency(peer: str) -> Iterator[Row]:
     yield Row(f"latency/{peer}/time", "time", peer=peer)
     for seed in SEEDS:
         yield Row(f"latency/{peer}/peer/seed{seed}", "peer", seed=seed, peer=peer)
-        for runtime in ("onnxruntime fp32", "best"):
+        for runtime in RUNTIMES:
             name = f"latency/{peer}/ours {runtime}/seed{seed}"
             yield Row(name, "ours at peer", seed=seed, peer=peer, runtime=runtime)

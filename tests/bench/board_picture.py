@@ -1,5 +1,6 @@
 """The scoreboard as an SVG picture: PSNR against MACs and latency, of ours, hand-designed networks and peers."""
 
+from collections.abc import Mapping
 from statistics import fmean
 from typing import Literal
 from xml.etree.ElementTree import Element, fromstring
@@ -7,8 +8,8 @@ from xml.etree.ElementTree import Element, fromstring
 from pipeline.budget import short
 from pipeline.charts import HEIGHT, WIDTH, Point, scatter
 from pipeline.svg import add, markup, picture
-from tests.bench.board import GRID
-from tests.bench.board_tables import hand_bar, means
+from tests.bench.board import GRID, RUNTIMES
+from tests.bench.board_tables import hand_bar, means, seeds
 from tests.bench.figures import Results
 from tests.bench.peers import PEERS, peer_from_name
 
@@ -25,9 +26,7 @@ text { font: 12px system-ui, sans-serif; fill: #1b1e23; stroke: #fff; stroke-wid
 def picture_of_board(known: Results) -> str:
     """A standalone SVG: a chart over MACs, then one over the latency of each runtime in which something was timed."""
     charts = [_over_macs(known)] if any("/ours/" in name or "/hand/" in name for name in known) else []
-    timed = [row["latency_ms"] for row in known.values() if row["kind"] == "time"]
-    candidates = sorted({candidate for row in timed for candidate in row})
-    charts += [chart for candidate in candidates if (chart := _over_latency(candidate, known))]
+    charts += [chart for runtime in RUNTIMES if (chart := _over_latency(runtime, known))]
     svg = picture(WIDTH, max(1, len(charts)) * (HEIGHT + 16), "the search beside hand-designed networks and peers")
     svg.set("xmlns", "http://www.w3.org/2000/svg")
     add(svg, "style", text=STYLE)
@@ -61,20 +60,20 @@ def _over_macs(known: Results) -> str:
     )
 
 
-def _over_latency(candidate: str, known: Results) -> str:
-    """Empty where nothing that was timed in this runtime is trained yet."""
+def _over_latency(runtime: str, known: Results) -> str:
+    """runtime: of `RUNTIMES`. Empty where nothing that was timed in it is trained yet."""
     points = []
     for peer in PEERS:
-        points += _at(f"latency/{peer}/time", candidate, _label(peer), means(f"latency/{peer}/peer", known), known)
-        for runtime in ("onnxruntime fp32", "best"):
-            points += _point(f"latency/{peer}/ours {runtime}", "ours", "latency_ms", known, "ours", candidate)
+        points += _at(f"latency/{peer}/time", runtime, _label(peer), means(f"latency/{peer}/peer", known), known)
+        points += _point(f"latency/{peer}/ours {runtime}", "ours", "latency_ms", known, "ours")
     for macs in GRID:
         bar = hand_bar(macs, known)
         label, values = (f"{bar[0][0]}x{bar[0][1]}", [bar[1]]) if bar else ("", [])
-        points += _at(f"latency/hand {macs // 1000}K/time", candidate, label, values, known)
+        points += _at(f"latency/hand {macs // 1000}K/time", runtime, label, values, known)
     if not points:
         return ""
-    title, x_title = f"against latency in {candidate}", "median ms for one frame of 360x640"
+    title = f"against latency in {'what is fastest for each' if runtime == 'best' else runtime}"
+    x_title = "median ms for one frame of 360x640"
     return scatter(
         points, title=title, x_title=x_title, y_title=Y_TITLE, x_text=lambda value: f"{value:g}", least=LEAST
     )
@@ -85,17 +84,14 @@ def _label(peer: str) -> str:
     return f"{peer} (luma)" if peer_from_name(peer, 2).color == "y" else peer
 
 
-def _at(name: str, candidate: str, label: str, values: list[float], known: Results) -> list[Point]:
-    ms = known.get(name, {}).get("latency_ms", {}).get(candidate)
+def _at(name: str, runtime: str, label: str, values: list[float], known: Results) -> list[Point]:
+    latency_ms: Mapping[str, float] = known.get(name, {}).get("latency_ms", {})
+    ms = min(latency_ms.values(), default=None) if runtime == "best" else latency_ms.get(runtime)
     return [Point(ms, fmean(values), label, "peer")] if ms and values else []
 
 
-def _point(
-    prefix: str, label: str, figure: str, known: Results, kind: Literal["ours", "peer"], candidate: str | None = None
-) -> list[Point]:
-    """The mean of a row's seeds, where some have run, and in `candidate`."""
-    rows = [row for name, row in known.items() if name.startswith(f"{prefix}/seed")]
-    rows = [row for row in rows if candidate is None or row["candidate"] == candidate]
-    if not rows:
+def _point(prefix: str, label: str, figure: str, known: Results, kind: Literal["ours", "peer"]) -> list[Point]:
+    """The mean of a row's seeds, where some have run."""
+    if not (rows := seeds(prefix, known)):
         return []
     return [Point(fmean(row[figure] for row in rows), fmean(row["psnr_y"]["mean"] for row in rows), label, kind)]

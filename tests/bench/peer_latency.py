@@ -26,18 +26,19 @@ def latencies_of_peer(name: str, profiles: Sequence[Path]) -> dict[str, Any]:
     Raises NotRun where no profile is of this device and the peer's colour.
     """
     peer = peer_from_name(name, 2).eval()
-    here = _of_this_device(peer.color, profiles)
+    here = profiles_of_this_device(peer.color, profiles)
     found = {candidate: measure_model(profile, _model(peer, profile)).median_ms for candidate, profile in here.items()}
     return {"latency_ms": found, "profiles": {candidate: profile.name for candidate, profile in here.items()}}
 
 
 def latencies_of_network(network: Architecture, profiles: Sequence[Path]) -> dict[str, float]:
     """Candidate -> milliseconds. Raises NotRun likewise."""
-    here = _of_this_device(network.color, profiles)
+    here = profiles_of_this_device(network.color, profiles)
     return {candidate: measure_architecture(profile, network).median_ms for candidate, profile in here.items()}
 
 
-def _of_this_device(color: Color, profiles: Sequence[Path]) -> dict[str, DeviceProfile]:
+def profiles_of_this_device(color: Color, profiles: Sequence[Path]) -> dict[str, DeviceProfile]:
+    """Candidate -> the profile of this device at x2 and `LR_SIZE`. Raises NotRun where there is none."""
     here = {}
     for path in profiles:
         profile = profile_from_toml(path)

@@ -5,25 +5,30 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
+from deploy.openers import exported_precision, open_candidate
 from pipeline.architecture import Activation, Architecture, Color
+from pipeline.backends import Precision, candidate_model
 from pipeline.budget import Budget, Device
 from pipeline.config import SearchSettings, TrainSettings
+from pipeline.export import export
 from pipeline.manifest import hash_file
 from pipeline.network import load_network, network_from_architecture
 from pipeline.optimizer import rate_factor
-from pipeline.profile import profile_from_toml
+from pipeline.profile import DeviceProfile
+from pipeline.quantise import frames_from_pairs
 from pipeline.search import search
 from pipeline.target import target_of_budget
 from pipeline.training import Progress, Recipe
 from tests.bench.board import LR_SIZE, PIXELS, Row
 from tests.bench.board_file import search_version
-from tests.bench.figures import Data, NotRun, Results, of_edge, scored
+from tests.bench.figures import Data, NotRun, Results, of_edge, scored, with_mean
+from tests.bench.peer_latency import profiles_of_this_device
 from tests.bench.peers import peer_from_name
-from tests.bench.trainer import Look, Schedule, Trainer
+from tests.bench.trainer import Look, Schedule, Trainer, scores_of_frames
 
 
 def ours(row: Row, data: Data, run: Path, look: Look) -> dict[str, Any]:
@@ -35,27 +40,41 @@ def ours(row: Row, data: Data, run: Path, look: Look) -> dict[str, Any]:
 def ours_at_peer(
     row: Row, data: Data, known: Results, profiles: Sequence[Path], run: Path, look: Look
 ) -> dict[str, Any]:
-    """A search of the peer's colour within its time. Raises NotRun where that was not measured in this runtime."""
+    """A search of the peer's colour within its time, scored as exported.
+
+    In "best" that is its time in what is fastest for the peer, and ours run in what is fastest for the calibration.
+    Raises NotRun where the peer was not timed on this device in these, or there is no profile.
+    """
     times = known.get(f"latency/{row.peer}/time")
     if times is None:
         raise NotRun(f"it needs latency/{row.peer}/time")
     latency_ms: dict[str, float] = times["latency_ms"]
-    candidate = min(latency_ms, key=latency_ms.__getitem__) if row.runtime == "best" else row.runtime
     color = peer_from_name(row.peer, 2).color
-    if candidate not in latency_ms:
-        raise NotRun(f"no profile of this device for {color} networks in {candidate}")
-    files = {path.stem: path for path in profiles}
-    peer_ms, profile = latency_ms[candidate], times["profiles"][candidate]
-    if profile not in files:
-        raise NotRun(f"{row.peer} was timed with the profile {profile}, which --profile leaves out")
-    budget = Budget(LR_SIZE, latency_ms=peer_ms, profile=str(files[profile]))
-    profiled = profile_from_toml(files[profile]).activation
-    target = target_of_budget(budget, 2, color, profiled, 1, lambda _: None)
+    here = profiles_of_this_device(color, profiles)
+    peer_candidate = candidate = row.runtime
+    if row.runtime == "best":
+        peer_candidate = min(latency_ms, key=latency_ms.__getitem__)
+        candidate = min(here, key=lambda one: here[one].calibration.timing.median_ms)
+    for one in (peer_candidate, candidate):
+        if one not in here or times["profiles"].get(one) != here[one].name:
+            raise NotRun(f"{row.peer} was not timed in {one} with a profile that is given and of this device")
+    profile, peer_ms = here[candidate], latency_ms[peer_candidate]
+    (path,) = (path for path in profiles if path.stem == profile.name)
+    budget = Budget(LR_SIZE, latency_ms=peer_ms, profile=str(path))
+    target = target_of_budget(budget, 2, color, profile.activation, 1, lambda _: None)
     assert target is not None
-    if target.differences:
-        raise NotRun(f"{profile} is of another machine: {'; '.join(target.differences)}")
-    told = {"profile": profile, "candidate": candidate, "peer_ms": peer_ms}
-    return {**told, **_searched(row, recipe_of(row, color, data, profiled), budget, target.device, data, run, look)}
+    found = _searched(row, recipe_of(row, color, data, profile.activation), budget, target.device, data, run, look)
+    told = {"profile": profile.name, "candidate": candidate, "peer_candidate": peer_candidate, "peer_ms": peer_ms}
+    return {**told, **found, "float_psnr_y": found["psnr_y"], "psnr_y": _as_exported(run, profile, data)}
+
+
+def _as_exported(run: Path, profile: DeviceProfile, data: Data) -> dict[str, float]:
+    """As `scored`, of the model that the profile's runtime runs."""
+    precision = cast(Precision, exported_precision(profile.runtime, profile.precision))
+    export(run, {precision}, frames=frames_from_pairs(data.pairs, profile.color, 1))
+    model = run / "export" / candidate_model(profile.runtime, profile.precision)
+    with open_candidate(model, profile.runtime, profile.precision, profile.threads) as runner:
+        return with_mean(scores_of_frames(runner.infer, profile.color, 2, data.benchmarks))
 
 
 def recipe_of(row: Row, color: Color, data: Data, profiled: Activation | None = None) -> Recipe:

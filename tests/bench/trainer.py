@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.backends import cudnn
 
 from deploy.runners import Frame
-from deploy.upscale import upscale_image
+from deploy.upscale import Infer, upscale_image
 from pipeline.architecture import Architecture, Color
 from pipeline.blocks import START, CollapsibleConv
 from pipeline.data import Pair, PatchSampler
@@ -87,11 +87,12 @@ class Trainer:
 
     def psnr_y(self) -> float:
         """Mean PSNR-Y in dB on the images that are held out of training."""
-        return mean_psnr_y(self.network, self.watched, self.color, self.scale)
+        (mean,) = scores(self.network, self.color, self.scale, {"watched": self.watched}).values()
+        return mean
 
 
-def mean_psnr_y(network: nn.Module, pairs: Sequence[Pair], color: Color, scale: int) -> float:
-    """Mean PSNR-Y in dB of the images that a network makes, in float32."""
+def scores(network: nn.Module, color: Color, scale: int, benchmarks: Mapping[str, Sequence[Pair]]) -> dict[str, float]:
+    """Set -> mean PSNR-Y in dB of the images that a network makes, in float32."""
     runner = copy.deepcopy(network).eval()
     device = next(runner.parameters()).device
     multiple = runner.architecture.unshuffle if isinstance(runner, Network) else 1
@@ -101,13 +102,18 @@ def mean_psnr_y(network: nn.Module, pairs: Sequence[Pair], color: Color, scale: 
             output: Frame = runner(torch.from_numpy(frame).to(device)).cpu().numpy()
         return output
 
-    enlarged = (upscale_image(infer, pair.lr, scale=scale, color=color, multiple=multiple) for pair in pairs)
-    return fmean(psnr_y(sr, pair.hr, scale) for sr, pair in zip(enlarged, pairs, strict=True))
+    return scores_of_frames(infer, color, scale, benchmarks, multiple)
 
 
-def scores(network: nn.Module, color: Color, scale: int, benchmarks: Mapping[str, Sequence[Pair]]) -> dict[str, float]:
-    """Set -> mean PSNR-Y in dB."""
-    return {name: mean_psnr_y(network, pairs, color, scale) for name, pairs in benchmarks.items()}
+def scores_of_frames(
+    infer: Infer, color: Color, scale: int, benchmarks: Mapping[str, Sequence[Pair]], multiple: int = 1
+) -> dict[str, float]:
+    """The same of whatever makes the frames. multiple: of which their sides have to be."""
+
+    def score(pair: Pair) -> float:
+        return psnr_y(upscale_image(infer, pair.lr, scale=scale, color=color, multiple=multiple), pair.hr, scale)
+
+    return {name: fmean(map(score, pairs)) for name, pairs in benchmarks.items()}
 
 
 def started(architecture: Architecture, start: tuple[float, float, float], seed: int, *, plain: bool) -> Network:
