@@ -125,3 +125,13 @@ def older(known: Mapping[str, Line]) -> list[str]:
         if row["kind"] in SEARCHES
         and not any(fnmatchcase(name, pattern) for pattern in made.get(row.get("search_version", ""), ()))
     ]
+
+
+def elsewhere(known: Mapping[str, Line]) -> list[str]:
+    """The rows of equal latency that ran on another device than their peer was timed on last."""
+    times = {name: row["profiles"].values() for name, row in known.items() if row["kind"] == "time" and "peer" in row}
+    return [
+        name
+        for name, row in known.items()
+        if row["kind"] == "ours at peer" and row["profile"] not in times[f"latency/{row['peer']}/time"]
+    ]

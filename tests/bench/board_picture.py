@@ -14,6 +14,7 @@ from tests.bench.figures import Results
 from tests.bench.peers import PEERS, peer_from_name
 
 LEAST = 0.5  # dB that an axis spans, so that differences that nobody sees look like none
+FASTEST = "what is fastest for each"
 Y_TITLE = "PSNR-Y in dB, Set14 and B100"
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #1b1e23; stroke: #fff; stroke-width: 4px; paint-order: stroke; }
@@ -72,7 +73,7 @@ def _over_latency(runtime: str, known: Results) -> str:
         points += _at(f"latency/hand {macs // 1000}K/time", runtime, label, values, known)
     if not points:
         return ""
-    title = f"against latency in {'what is fastest for each' if runtime == 'best' else runtime}"
+    title = f"against latency in {FASTEST if runtime == 'best' else runtime}"
     x_title = "median ms for one frame of 360x640"
     return scatter(
         points, title=title, x_title=x_title, y_title=Y_TITLE, x_text=lambda value: f"{value:g}", least=LEAST

@@ -28,7 +28,16 @@ from pipeline.manifest import atomic_path
 from pipeline.profile import FOLDER, profile_path
 from pipeline.torch_runner import Device
 from tests.bench.board import SEARCHES, STEPS, Row, rows
-from tests.bench.board_file import RESULTS, SCHEMA, append, known_from_results, older, read_results, search_version
+from tests.bench.board_file import (
+    RESULTS,
+    SCHEMA,
+    append,
+    elsewhere,
+    known_from_results,
+    older,
+    read_results,
+    search_version,
+)
 from tests.bench.board_picture import picture_of_board
 from tests.bench.board_tables import decided, markdown, owed, targets
 from tests.bench.contest import Place, run_row
@@ -67,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with atomic_path(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
     print(tables)
-    found, stale = targets(known), older(known)
+    found, stale = targets(known), [*older(known), *elsewhere(known)]
     missing = [row.name for row in board if owed(row.name, known)]
     passed = not missing and not stale and all(target["reached"] for target in found)
     told = {"targets": found, "missing": missing, "older": stale, "not_run": not_run, "passed": passed}

@@ -18,7 +18,7 @@ from pipeline.export import export
 from pipeline.manifest import hash_file
 from pipeline.network import load_network, network_from_architecture
 from pipeline.optimizer import rate_factor
-from pipeline.profile import DeviceProfile
+from pipeline.profile import DRIFT, DeviceProfile
 from pipeline.quantise import frames_from_pairs
 from pipeline.search import search
 from pipeline.target import target_of_budget
@@ -43,7 +43,7 @@ def ours_at_peer(
     """A search of the peer's colour within its time, scored as exported.
 
     In "best" that is its time in what is fastest for the peer, and ours run in what is fastest for the calibration.
-    Raises NotRun where the peer was not timed on this device in these, or there is no profile.
+    Raises NotRun where the peer was not timed on this device in these, there is no profile, or the machine is busy.
     """
     times = known.get(f"latency/{row.peer}/time")
     if times is None:
@@ -63,9 +63,12 @@ def ours_at_peer(
     budget = Budget(LR_SIZE, latency_ms=peer_ms, profile=str(path))
     target = target_of_budget(budget, 2, color, profile.activation, 1, lambda _: None)
     assert target is not None
+    if target.drift is not None and target.drift > 1 + DRIFT:  # finalists would seem slower than they are
+        raise NotRun(f"this machine is busy: {profile.name}'s calibration takes {target.drift:.2f} times what it took")
     found = _searched(row, recipe_of(row, color, data, profile.activation), budget, target.device, data, run, look)
     told = {"profile": profile.name, "candidate": candidate, "peer_candidate": peer_candidate, "peer_ms": peer_ms}
-    return {**told, **found, "float_psnr_y": found["psnr_y"], "psnr_y": _as_exported(run, profile, data)}
+    quality = {"float_psnr_y": found["psnr_y"], "psnr_y": _as_exported(run, profile, data)}
+    return {**told, "drift": target.drift, **found, **quality}
 
 
 def _as_exported(run: Path, profile: DeviceProfile, data: Data) -> dict[str, float]:
