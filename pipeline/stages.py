@@ -95,7 +95,8 @@ def _note_misprediction(report: Mapping[str, Any], budget: Budget) -> None:
         if finalist["architecture_id"] == report["architecture_id"] and abs(ratio - 1) > DRIFT:
             note(
                 f"warning: the network takes {ratio:.2f} times what {budget.profile} lets expect. It keeps the budget, "
-                "but was chosen by prices that this device no longer has: measure the profile again for a better one"
+                "but was chosen by prices that this device does not have now: search again while nothing else runs, or "
+                "measure the profile again, for a better one"
             )
 
 
