@@ -129,9 +129,9 @@ def older(known: Mapping[str, Line]) -> list[str]:
 
 def elsewhere(known: Mapping[str, Line]) -> list[str]:
     """The rows of equal latency that ran on another device than their peer was timed on last."""
-    times = {name: row["profiles"].values() for name, row in known.items() if row["kind"] == "time" and "peer" in row}
     return [
         name
         for name, row in known.items()
-        if row["kind"] == "ours at peer" and row["profile"] not in times[f"latency/{row['peer']}/time"]
+        if row["kind"] == "ours at peer"
+        and row["profile"] not in known[f"latency/{row['peer']}/time"]["profiles"].values()
     ]

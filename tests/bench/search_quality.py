@@ -104,11 +104,7 @@ def _given(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, ar
     parser.add_argument("--device", choices=get_args(Device), default="cpu", help="to train on (default: %(default)s)")
     parser.add_argument("--profile", nargs="+", metavar="NAME", help="of this device (default: all in profiles/)")
     parser.add_argument("--work", type=Path, default=Path("runs/search_quality"), help="where searches can go on")
-    parser.add_argument(
-        "--list",
-        action="store_true",
-        help="name the rows and end; decided: by their first seed",
-    )
+    parser.add_argument("--list", action="store_true", help="name the rows and end; decided: by their first seed")
     parser.add_argument("--quick", action="store_true", help="a few small steps of a few rows on embedded photographs")
     given = parser.parse_args(arguments)
     if given.device == "cuda" and not torch.cuda.is_available():

@@ -59,8 +59,8 @@ def ours_at_peer(
         if one not in here or times["profiles"].get(one) != here[one].name:
             raise NotRun(f"{row.peer} was not timed in {one} with a profile that is given and of this device")
     profile, peer_ms = here[candidate], latency_ms[peer_candidate]
-    (path,) = (path for path in profiles if path.stem == profile.name)
-    budget = Budget(LR_SIZE, latency_ms=peer_ms, profile=str(path))
+    files = {path.stem: path for path in profiles}
+    budget = Budget(LR_SIZE, latency_ms=peer_ms, profile=str(files[profile.name]))
     target = target_of_budget(budget, 2, color, profile.activation, 1, lambda _: None)
     assert target is not None
     if target.drift is not None and target.drift > 1 + DRIFT:  # finalists would seem slower than they are

@@ -87,8 +87,7 @@ class Trainer:
 
     def psnr_y(self) -> float:
         """Mean PSNR-Y in dB on the images that are held out of training."""
-        (mean,) = scores(self.network, self.color, self.scale, {"watched": self.watched}).values()
-        return mean
+        return scores(self.network, self.color, self.scale, {"watched": self.watched})["watched"]
 
 
 def scores(network: nn.Module, color: Color, scale: int, benchmarks: Mapping[str, Sequence[Pair]]) -> dict[str, float]:
