@@ -20,7 +20,9 @@ def read_image(path: Path) -> Image8:
     """
     try:
         array: Image8 = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _decode(path)
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG chunks
+    except DeployError:
+        raise
+    except Exception as error:  # Pillow's decoders raise what their formats provoke
         reason = getattr(error, "strerror", None) or str(error)
         raise DeployError(f"cannot read {path}: {reason}") from error
     if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and 1 <= array.shape[2] <= 4)):
@@ -28,7 +30,16 @@ def read_image(path: Path) -> Image8:
     return array
 
 
-def write_image(path: Path, image: Image8) -> None:
+def color_profile(path: Path) -> bytes | None:
+    """The ICC profile inside an image that `read_image` read: what its RGB values mean."""
+    if path.suffix == ".npy":
+        return None
+    with _pillow(path).open(path) as file:
+        found: bytes | None = file.info.get("icc_profile") if file.mode in ("RGB", "RGBA", "L", "LA") else None
+    return found
+
+
+def write_image(path: Path, image: Image8, icc_profile: bytes | None = None) -> None:
     """Writes what `read_image` reads; the suffix decides the format. Raises DeployError, naming the file."""
     try:
         if path.suffix == ".npy":
@@ -36,7 +47,7 @@ def write_image(path: Path, image: Image8) -> None:
         else:
             picture = _pillow(path).fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
             # For formats that lose detail; the others ignore it. An enlarged image deserves better than the default.
-            picture.save(path, quality=95)
+            picture.save(path, quality=95, icc_profile=icc_profile)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DeployError(f"cannot write {path}: {reason}") from error
@@ -49,6 +60,8 @@ def _decode(path: Path) -> NDArray[Any]:
     with image_module.open(path) as file:
         if getattr(file, "n_frames", 1) > 1 and file.format != "MPO":
             raise DeployError(f"cannot read {path}: it holds {file.n_frames} pictures; one is enlarged at a time")
+        if any(";16" in str(tile) for tile in file.tile):  # Pillow would cut colours of 16 bits to 8
+            raise DeployError(f"cannot read {path}: it has 16 bits per channel; 8-bit images are enlarged")
         image = ImageOps.exif_transpose(file)
     alpha = "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
     if image.mode in ("1", "L", "LA", "La"):

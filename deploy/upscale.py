@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.color import rgb_from_ycbcr, to_uint8, ycbcr_from_rgb
-from deploy.image_files import Image8, read_image, write_image
+from deploy.image_files import Image8, color_profile, read_image, write_image
 from deploy.openers import ENGINE, PRECISIONS, RUNTIMES, open_in, positive_int
 from deploy.resample import resize
 from deploy.resample import upscale as bicubic
@@ -130,7 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         with open_in(given.model, given.runtime, given.precision, given.threads) as runner:
-            write_image(given.output, upscale(runner, read_image(given.image), given.tile))
+            large = upscale(runner, read_image(given.image), given.tile)
+            write_image(given.output, large, color_profile(given.image))
     except DeployError as error:
         raise SystemExit(in_one_line(error)) from error
 

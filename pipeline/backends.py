@@ -2,12 +2,12 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, cast
 
 from deploy.bundle import BundleDamaged, BundleUnsafe
-from deploy.engine_facts import Flavour, Shapes, facts_path, json_from_facts
+from deploy.engine_facts import EngineMismatch, Flavour, Shapes, facts_path, json_from_facts
 from deploy.engines import engine_from_onnx
 from deploy.measure import TooSlow
 from deploy.openers import OPENERS, Backend, exported_precision, open_in
@@ -64,6 +64,17 @@ def open_engine(path: Path, onnx_sha256: str) -> Runner:
         return TensorRtRunner(path, onnx_sha256)
 
 
+def engine_fits(path: Path) -> bool:
+    """Whether an engine is for the version of its runtime and the GPU that are here; True where they are absent."""
+    with suppress(DeployError):
+        try:
+            with TensorRtRunner(path):
+                return True
+        except EngineMismatch:
+            return False
+    return True
+
+
 def engine_files(
     model: bytes, name: str, shapes: Shapes, flavour: Flavour, timing_cache: Path | None = None
 ) -> dict[str, bytes]:
@@ -87,6 +98,8 @@ def deploy_errors() -> Iterator[None]:
     except RuntimeMissing as error:
         package = f"'sr-pipeline[{error.runtime}]'" if error.runtime in EXTRAS else error.runtime
         raise BackendMissing(str(error), error.remedy or f"pip install {package}") from error
+    except EngineMismatch as error:
+        raise StaleArtifact(str(error), "build it here with `sr-pipeline export RUN` or `deploy.engines`") from error
     except ModelUnreadable as error:
         raise StaleArtifact(str(error), "name a model that `sr-pipeline export` of this version wrote") from error
     except (BundleDamaged, BundleUnsafe) as error:
@@ -94,4 +107,5 @@ def deploy_errors() -> Iterator[None]:
     except TooSlow as error:
         raise ConfigError(str(error), "measure with a smaller --lr-size, or more --minutes") from error
     except DeployError as error:
-        raise ConfigError(str(error), "see that the file can be written, and that the GPU is free") from error
+        hint = "see that the file can be written, the GPU is free, and an engine was built for frames of this size"
+        raise ConfigError(str(error), hint) from error

@@ -85,15 +85,20 @@ def ensure_feasible(budget: Budget, cheapest: Architecture, cost: Cost) -> None:
     if budget.allows(cost):
         return
     height, width = budget.lr_size
-    needed = [f"{cost.macs:,} MACs at {height}x{width}", f"{cost.params:,} params"]
-    bounds = [name for name in ("macs", "params", "latency_ms") if getattr(budget, name) is not None]
-    smaller = "state a smaller budget.lr_size"
-    if cost.latency_ms is not None:
-        needed.append(f"{cost.latency_ms:.2f} ms by the model of profile {budget.profile}")
-        smaller += " and a profile of it"
+    exceeded, hints = [], []
+    if budget.macs is not None and cost.macs > budget.macs:
+        exceeded.append(f"{cost.macs:,} MACs at {height}x{width}, more than {budget.macs:,}")
+        hints.append("raise budget.macs or state a smaller budget.lr_size")
+    if budget.params is not None and cost.params > budget.params:
+        exceeded.append(f"{cost.params:,} params, more than {budget.params:,}")
+        hints.append("raise budget.params")
+    if budget.latency_ms is not None and cost.latency_ms is not None and cost.latency_ms > budget.latency_ms:
+        predicted = f"{cost.latency_ms:.2f} ms by the model of profile {budget.profile}"
+        exceeded.append(f"{predicted}, more than {budget.latency_ms:g}")
+        hints.append("raise budget.latency_ms or state a smaller budget.lr_size and a profile of it")
     raise InfeasibleBudget(
-        f"no architecture meets the budget: the cheapest needs {' and '.join(needed)} ({summary(cheapest)})",
-        f"raise {' or '.join(f'budget.{name}' for name in bounds)}, or {smaller}",
+        f"no architecture meets the budget: the cheapest needs {' and '.join(exceeded)} ({summary(cheapest)})",
+        "; ".join(hints),
     )
 
 
@@ -136,7 +141,7 @@ def parts_from_architecture(architecture: Architecture, lr_size: tuple[int, int]
             if edge:
                 yield conv(f"cell {cells}", op, inputs, outputs, active=True)
             else:
-                weights = _trilevel_weights(op, inputs, outputs)
+                weights = op_weights(op, inputs, outputs)
                 yield Part(f"cell {cells}", op, inputs, outputs, weights * pixels, weights)
     outputs = image * architecture.shuffle**2
     yield conv("tail", f"conv{architecture.tail}", trunk, architecture.tail_width or outputs)
@@ -154,8 +159,8 @@ def short(count: float) -> str:
     return f"{count:g}"
 
 
-def _trilevel_weights(op: str, inputs: int, outputs: int) -> int:
-    """Weights of an operation of the trilevel space, none of which has a bias."""
+def op_weights(op: str, inputs: int, outputs: int) -> int:
+    """Weights of an operation of the trilevel space between two widths, its MACs per pixel; none has a bias."""
     match op:
         case "residual":
             weights = 9 * inputs * outputs + 9 * outputs * outputs

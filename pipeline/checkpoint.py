@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipeline.errors import StaleArtifact
@@ -24,30 +24,25 @@ def save_checkpoint(
         tensors |= {f"optimizer.{index}.{name}": tensor.clone() for name, tensor in moments.items()}
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(contiguous, temporary, {"identity": identity, "notes": json.dumps(notes)})
+        temporary.write_bytes(save(contiguous, {"identity": identity, "notes": json.dumps(notes)}))
 
 
 class Checkpoint:
     """A checkpoint that was read; `restore` puts it into a module and its optimizer of the same shape."""
 
-    def __init__(self, path: Path, notes: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        self.path, self.notes, self._tensors = path, notes, tensors
+    def __init__(self, path: Path, identity: str, notes: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        self.path, self.identity, self.notes, self._tensors = path, identity, notes, tensors
 
     @classmethod
-    def read(cls, path: Path, identity: str) -> "Checkpoint | None":
-        """The checkpoint at `path`, or None where there is none or it is of another training.
-
-        Raises StaleArtifact for a file that is damaged.
-        """
+    def read(cls, path: Path) -> "Checkpoint | None":
+        """The checkpoint at `path`, or None where there is none. Raises StaleArtifact for a file that is damaged."""
         if not path.is_file():
             return None
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("identity") != identity:
-                    return None
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return cls(path, json.loads(metadata["notes"]), tensors)
+            return cls(path, metadata["identity"], json.loads(metadata["notes"]), tensors)
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise StaleArtifact(f"{path} is damaged: {error}", RESTART) from error
 

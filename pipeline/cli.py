@@ -171,15 +171,15 @@ def verify(run: Path, config: Path | None, overrides: tuple[str, ...], as_json: 
     """Measure RUN on the benchmarks and give the verdict.
 
     Every form of the network is compared: training form, plain form and the exported models. The budget is the one
-    that RUN was searched for; --set budget.macs=... asks for another.
+    that RUN was searched for, and the benchmarks, unless the settings name others, are those that it was verified on
+    before; --set budget.macs=... and --set data.benchmarks=... ask for others.
     """
-    from pipeline.runs import budget_of_run
+    from pipeline.command_lines import toml_value
+    from pipeline.runs import benchmarks_of_run, budget_of_run
 
-    bounds = asdict(budget_of_run(run)).items()
-    promised = [
-        f"budget.{name}={'none' if bound is None else [*bound] if name == 'lr_size' else bound}"
-        for name, bound in bounds
-    ]
+    promised = [f"budget.{name}={toml_value(bound)}" for name, bound in asdict(budget_of_run(run)).items()]
+    if _settings(config, []).data.benchmarks == load_settings().data.benchmarks and (folders := benchmarks_of_run(run)):
+        promised.append(f"data.benchmarks={toml_value(folders)}")
     settings = _settings(config, [*promised, *overrides])
     from pipeline import stages
 

@@ -57,6 +57,8 @@ def _verify(run: str, manifests: Mapping[str, Manifest]) -> Iterable[str]:
     if "search" not in manifests or manifests["search"].settings["budget"] != budget:
         values |= {f"budget.{key}": budget[key] for key in budget}
     values |= {f"verify.{key.name}": thresholds[key.name] for key in fields(VerifySettings) if key.name in thresholds}
+    values |= {"verify.latency": manifest.settings["timed"]}
+    values |= {"data.skip_broken": manifest.settings.get("skip_broken", False)}
     return ["verify", run, *_overrides(values)]
 
 
@@ -68,12 +70,13 @@ def _overrides(values: Mapping[str, Any]) -> Iterable[str]:
         default = getattr(getattr(defaults, section), key, value)
         if value != (list(default) if isinstance(default, tuple) else default):
             yield "--set"
-            yield f"{name}={_toml(value)}"
+            yield f"{name}={toml_value(value)}"
 
 
-def _toml(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(_toml(entry) for entry in value)}]"
+def toml_value(value: Any) -> str:
+    """A setting's value as --set takes it."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(toml_value(entry) for entry in value)}]"
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return f'"{escaped}"'

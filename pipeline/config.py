@@ -69,7 +69,7 @@ class BudgetSettings:
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
     space: Space = setting("edge", choice(Space))
-    steps: int = setting(6000, whole(1))
+    steps: int = setting(6000, whole(2))  # one to search, one to train
     relaxation: Relaxation = setting("sorted", choice(Relaxation))
     seed: int = setting(0, whole(0, 2**32 - 1))
     activation: Activation | Literal["auto"] = setting("auto", choice(Literal["auto", Activation]))

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy.image_files import read_image, write_image
+from deploy.image_files import color_profile, read_image, write_image
 from deploy.openers import ENGINE, exported_precision
 from deploy.runners import DeployError
 from deploy.upscale import upscale
-from pipeline.backends import candidate_model, open_named
+from pipeline.backends import candidate_model, deploy_errors, open_named
 from pipeline.errors import ConfigError, DataError, StaleArtifact
-from pipeline.images import SUFFIXES, listed
+from pipeline.images import SUFFIXES, check_names, listed
 from pipeline.manifest import atomic_path, check_outputs
 from pipeline.runs import state_of
 
@@ -54,6 +54,7 @@ def enlarge(
     target cannot be written or is what is read; BackendMissing where the runtime is absent.
     """
     images = _images(source)
+    check_names(images)
     taken = {image.resolve() for image in images}
     if source.is_dir() and target is not None and target.resolve() == source.resolve():
         raise ConfigError(f"{target} is the folder to read from", "name another folder with -o")
@@ -69,10 +70,11 @@ def enlarge(
             except DeployError as error:
                 broken.append(str(error))
                 continue
-            enlarged = upscale(runner, pixels)
+            with deploy_errors():
+                enlarged = upscale(runner, pixels)
             try:
                 with atomic_path(output) as temporary:
-                    write_image(temporary, enlarged)
+                    write_image(temporary, enlarged, color_profile(image))
             except DeployError as error:
                 raise ConfigError(f"cannot write {output}: {error}", "name a .png with -o") from error
             written.append(output)
@@ -97,7 +99,8 @@ def _images(source: Path) -> list[Path]:
 def _targets(images: list[Path], source: Path, target: Path | None, suffix: str) -> list[Path]:
     """Where the enlarged images go: PNG, unless the name of a single target says otherwise."""
     if source.is_dir():
-        folder = target or source.with_name(source.resolve().name + suffix)
+        beside = source if source.name not in ("", "..") else source.resolve()
+        folder = target or beside.with_name(beside.name + suffix)
         stems = [image.stem for image in images]
         return [
             folder / f"{stem if stems.count(stem) == 1 else image.name}.png"

@@ -27,7 +27,6 @@ def finalist_on_device(
     predict_ms: Callable[[Architecture], float],
     measure_ms: Callable[[Architecture], float],
     budget: Budget,
-    on_measured: Callable[[Finalist], None] | None = None,
 ) -> tuple[Architecture, list[Finalist]]:
     """The network to deliver, and all that were measured for it.
 
@@ -47,8 +46,6 @@ def finalist_on_device(
                 architecture.id, summary(architecture), predict_ms(architecture), measure_ms(architecture)
             )
             found[architecture.id] = (architecture, finalist)
-            if on_measured is not None:
-                on_measured(finalist)
         finalist = found[architecture.id][1]
         share = finalist.measured_ms / budget.latency_ms
         if FEWEST <= share <= MOST:

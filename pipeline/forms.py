@@ -9,10 +9,8 @@ import numpy as np
 from deploy.runners import Frame, Runner
 from deploy.upscale import TILE, upscale_image
 from pipeline.data import Pair
-from pipeline.metrics import Image8, ImageQuality, psnr, quality
+from pipeline.metrics import Image8, ImageQuality, capped, psnr, quality
 from pipeline.verdict import Measurement, Photograph
-
-CAP_DB = 200.0  # stands for the PSNR of equal images, which is infinite and has no place in JSON
 
 
 def measure(pair: Pair, forms: Mapping[str, Runner], benchmark: str) -> Photograph:
@@ -26,9 +24,9 @@ def measure(pair: Pair, forms: Mapping[str, Runner], benchmark: str) -> Photogra
         reference = output if reference is None else reference
         if scored is None or not np.array_equal(image, scored):  # mostly equal: SSIM takes longer than a network
             known, scored = _quality(image, pair, runner.metadata.scale, known), image
-        measured[name] = Measurement(*compare(reference, output), _capped(known[0].psnr_y), known[0].ssim_y)
+        measured[name] = Measurement(*compare(reference, output), capped(known[0].psnr_y), known[0].ssim_y)
     height, width = pair.lr.shape[:2]
-    bicubic = _capped(known[0].bicubic_psnr_y), known[0].bicubic_ssim_y
+    bicubic = capped(known[0].bicubic_psnr_y), known[0].bicubic_ssim_y
     return Photograph(benchmark, pair.name, (height, width), *bicubic, measured)
 
 
@@ -54,7 +52,7 @@ def compare(reference: Frame, candidate: Frame) -> tuple[float, float | None]:
         max_abs = float(np.abs(candidate - reference).max())
     if not math.isfinite(max_abs):
         return 0.0, None
-    return _capped(psnr(reference, candidate)), max_abs
+    return capped(psnr(reference, candidate)), max_abs
 
 
 def odd_crop(pair: Pair, scale: int) -> Pair:
@@ -70,7 +68,3 @@ def odd_crop(pair: Pair, scale: int) -> Pair:
 
 def _quality(image: Image8, pair: Pair, scale: int, known: list[ImageQuality]) -> list[ImageQuality]:
     return quality(lambda _: image, [pair], scale, known)
-
-
-def _capped(decibels: float) -> float:
-    return min(decibels, CAP_DB)

@@ -1,6 +1,7 @@
 """Folders of image files: what is in them, which LR files belong to them, their pixels and their hash."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,7 +40,10 @@ EMBEDDED = {
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """name: path below its folder, without suffix. lr: its reduction, where the folder brings one for the scale."""
+    """name: path below its folder, without suffix unless two differ in nothing else.
+
+    lr: its reduction, where the folder brings one for the scale.
+    """
 
     name: str
     hr: Path
@@ -52,7 +56,8 @@ def image_files(folder: str | Path, scale: int) -> list[ImageFile]:
     folder: holds images, at any depth, or has one sub-folder HR or *_HR that does; or "scikit-image:train" or
         "scikit-image:test". Files that are no images by their suffix, hidden files and LR folders are passed over.
     LR partners of HR/0001.png are LR/X2/0001x2.png or LR_bicubic/X2/0001x2.png, of DIV2K_train_HR/0001.png
-    DIV2K_train_LR_bicubic/X2/0001x2.png. Raises DataError: no such folder, no images, an image without its partner.
+    DIV2K_train_LR_bicubic/X2/0001x2.png. Raises DataError: no such folder, no images, an image without its partner, a
+    name that is not UTF-8.
     """
     if str(folder) in EMBEDDED:
         root = _embedded_folder()
@@ -61,9 +66,14 @@ def image_files(folder: str | Path, scale: int) -> list[ImageFile]:
     paths = sorted(_images_below(root))
     if not paths:
         raise DataError(f"no images in {root}", f"put images there ({', '.join(sorted(SUFFIXES))})")
+    check_names(paths)
     lr_folder = _lr_folder(root, scale)
     if lr_folder is None:
-        return [ImageFile(_name(path, root), path, None) for path in paths]
+        times = Counter(_name(path, root) for path in paths)
+        return [
+            ImageFile(name if times[name] == 1 else path.relative_to(root).as_posix(), path, None)
+            for path, name in ((path, _name(path, root)) for path in paths)
+        ]
     return _paired(paths, root, lr_folder, scale)
 
 
@@ -96,6 +106,13 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             return _eight_bits(np.asarray(image), path)[:, :, None]
         case mode:
             raise DataError(f"{path}: mode {mode}, which has no defined way to 8-bit RGB")
+
+
+def check_names(paths: Iterable[Path]) -> None:
+    """Raises DataError for names that are not UTF-8, as old archives leave them: no report could hold them."""
+    strange = [ascii(str(path)) for path in paths if not _is_utf8(str(path))]
+    if strange:
+        raise DataError(f"names that are not UTF-8: {listed(strange)}", "rename these files")
 
 
 def hash_folders(folders: Iterable[str | Path], scale: int) -> dict[str, str]:
@@ -181,6 +198,14 @@ def _paired(paths: Sequence[Path], root: Path, lr_folder: Path, scale: int) -> l
         hint = f"complete the pairs, or remove {lr_folder} to have the LR images made"
         raise DataError(f"without a partner in {root} and {lr_folder}: {listed(alone)}", hint)
     return pairs
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _name(path: Path, root: Path) -> str:

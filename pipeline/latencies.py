@@ -43,7 +43,8 @@ def time_forms(
     multiple = max(runner.metadata.multiple for runner in forms.values())
     lr_size = (-(-lr_size[0] // multiple) * multiple, -(-lr_size[1] // multiple) * multiple)
     work = {name: one_frame(runner, lr_size) for name, runner in forms.items()}
-    round_seconds = sum(timing.median_ms for timing in time_interleaved(work, rounds=1, warmup=1).values()) / 1e3
+    with deploy_errors():  # an engine may be for frames of other sizes
+        round_seconds = sum(timing.median_ms for timing in time_interleaved(work, rounds=1, warmup=1).values()) / 1e3
     rounds = int(min(max(SECONDS / round_seconds, ROUNDS[0]), ROUNDS[1]))
 
     def tell(done: int, total: int) -> None:

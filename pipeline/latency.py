@@ -85,7 +85,10 @@ class LatencyModel:
         if architecture.space != "edge":
             differ.append(f"the edge space, not {architecture.space}")
         if architecture.tail_width:
-            differ.append(f"tails of one convolution, not of {architecture.tail_width} channels and a second one")
+            raise UnpricedOp(
+                f"no profile has tails of {architecture.tail_width} channels and a second convolution",
+                "search under budget.latency_ms, which leaves such tails out; latencies of this one are in its report",
+            )
         if differ:
             raise self._unpriced("; ".join(differ))
         widths = {architecture.width, *(width for cell in architecture.cells for width in cell.widths)}

@@ -68,10 +68,8 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     """
     target = Path(target)
     temporary = _fresh_beside(target)
-    mode = temporary.stat().st_mode
     try:
         yield temporary
-        temporary.chmod(mode)  # safetensors puts a file in its place that only its owner may read
         temporary.replace(target)
     except OSError as error:
         if error.errno in UNWRITABLE:

@@ -18,6 +18,8 @@ from deploy.resample import upscale as bicubic
 
 Image8 = NDArray[np.uint8]
 
+CAP_DB = 200.0  # stands for the PSNR of equal images, which is infinite and has no place in JSON
+
 
 class HasImages(Protocol):
     """A photograph and its reduction: uint8 (h, w, c) and (scale * h, scale * w, c), c = 3 or 1."""
@@ -56,6 +58,10 @@ def psnr(first: NDArray[Any], second: NDArray[Any], peak: float = 1.0) -> float:
         raise ValueError(f"images of one size are compared, not {first.shape} and {second.shape}")
     error = float(np.mean(np.square(first.astype(np.float64) - second)))
     return 10 * math.log10(peak**2 / error) if error else math.inf
+
+
+def capped(decibels: float) -> float:
+    return min(decibels, CAP_DB)
 
 
 def psnr_y(sr: Image8, hr: Image8, border: int) -> float:

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipeline.architecture import Architecture, Cell, architecture_from_dict
@@ -193,7 +193,7 @@ def save_network(path: Path, network: Network) -> None:
     header = {"schema": SCHEMA, "form": network.form, "architecture": network.architecture.to_dict()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"network": json.dumps(header, sort_keys=True)})
+        temporary.write_bytes(save(tensors, {"network": json.dumps(header, sort_keys=True)}))
 
 
 def load_network(path: Path) -> Network:

@@ -77,8 +77,7 @@ def _rounded(
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     _check_frames(frames)
-    height, width = (min(frame.shape[axis] for frame in frames) for axis in (2, 3))  # histograms need one size
-    frames = [np.ascontiguousarray(frame[:, :, :height, :width]) for frame in frames]
+    frames = _of_one_size(frames)
     with tempfile.TemporaryDirectory() as folder, _quiet(), redirect_stdout(io.StringIO()):  # it prints its progress
         float_path, int8_path = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, float_path)
@@ -195,6 +194,19 @@ def _frame(pair: Pair, color: Color, multiple: int) -> Frame:
     elif pixels.shape[2] == 3:
         pixels = ycbcr_from_rgb(pixels)[:, :, :1]
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
+
+
+def _of_one_size(frames: Sequence[Frame]) -> list[Frame]:
+    """The middles of the larger half of `frames`, or of all where they are alike: histograms need one size."""
+    sides = [min(frame.shape[2:]) for frame in frames]
+    usual = sorted(sides)[len(sides) // 2]
+    kept = [frame for frame, side in zip(frames, sides, strict=True) if side >= usual]
+    height, width = (min(frame.shape[axis] for frame in kept) for axis in (2, 3))
+    cut = []
+    for frame in kept:
+        top, left = (frame.shape[2] - height) // 2, (frame.shape[3] - width) // 2
+        cut.append(np.ascontiguousarray(frame[:, :, top : top + height, left : left + width]))
+    return cut
 
 
 def _check_frames(frames: Sequence[Frame]) -> None:

@@ -58,11 +58,11 @@ def _benchmark(runs: Sequence[Facts], peers: Sequence[Peer]) -> tuple[str, list[
 
 
 def _common(runs: Sequence[Facts]) -> list[str]:
-    """Benchmarks of the same photographs in all runs."""
+    """Benchmarks of the same photographs at the same scale in all runs."""
 
-    def photographs(facts: Facts, name: str) -> list[str] | None:
+    def photographs(facts: Facts, name: str) -> list[tuple[str, list[int]]] | None:
         means = facts.verify["quality"].get(name)
-        return means and [image["name"] for image in means["images"]]
+        return means and [(image["name"], image["lr_size"]) for image in means["images"]]
 
     return [
         name

@@ -7,11 +7,13 @@ from typing import Any
 
 from pipeline.architecture import architecture_from_json, summary
 from pipeline.budget import Budget
+from pipeline.command_lines import folders_from_manifest
 from pipeline.errors import StaleArtifact
 from pipeline.manifest import check_outputs, read_manifest
 from pipeline.verdict import SCHEMA
 
 STAGES = ("search", "export", "verify")
+MODELS = (".safetensors", ".onnx", ".engine")  # outputs that later stages read; folders of images may be called alike
 VERDICT = ("deployed", "quality", "total", "parity", "not_run", "failures", "passed")
 
 
@@ -58,6 +60,14 @@ def budget_of_run(run: Path) -> Budget:
     return Budget(**budget | {"lr_size": tuple(budget["lr_size"])})
 
 
+def benchmarks_of_run(run: Path) -> list[str]:
+    """The folders that the run was verified on last; empty where it never was."""
+    try:
+        return folders_from_manifest(read_manifest(run / "verify"))
+    except StaleArtifact:
+        return []
+
+
 def report_of(run: Path, stage: str) -> dict[str, Any]:
     """RUN/<stage>/report.json. Raises StaleArtifact where it cannot be read."""
     path = run / stage / "report.json"
@@ -77,8 +87,13 @@ def state_of(run: Path, stage: str) -> dict[str, Any]:
         manifest = check_outputs(run / stage)
         for name, recorded in manifest.inputs.items():
             source, _, output = name.partition("/")
-            if source in STAGES and read_manifest(run / source).outputs.get(output) != recorded:
+            is_model = source in STAGES and name.endswith(MODELS)
+            if is_model and read_manifest(run / source).outputs.get(output) != recorded:
                 raise StaleArtifact(f"{name} was written again since")
+        if stage == "verify":
+            exported = [f"export/{output}" for output in read_manifest(run / "export").outputs]
+            if added := [name for name in exported if name.endswith(MODELS) and name not in manifest.inputs]:
+                raise StaleArtifact(f"{', '.join(added)} came to it since; verify again")
         if stage == "verify" and (schema := report_of(run, stage).get("schema")) != SCHEMA:
             raise StaleArtifact(f"its report has schema {schema}, this version reads schema {SCHEMA}; verify again")
     except StaleArtifact as error:

@@ -26,12 +26,14 @@ def search(
     *,
     inputs: Mapping[str, str],
     device: Device | None = None,
+    tell: Callable[[str], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, Any]:
     """Searches and trains one network within `budget`, writes RUN/search, and returns its report.
 
     An interrupted search goes on from its checkpoint where recipe, budget and inputs are the same, to the same weights.
-    inputs: name -> SHA-256 of what `pairs` were read from. device: what a bound on latency is held to.
+    inputs: name -> SHA-256 of what `pairs` were read from. device: what a bound on latency is held to. tell: takes a
+    line on what became of a checkpoint.
     Raises InfeasibleBudget, UnpricedOp and BackendMissing before any training, ConfigError for an unfit teacher or a
     GPU of too little memory, DataError where images are smaller than a patch, BudgetMissed where all finalists are
     slower on the device than the budget.
@@ -39,7 +41,9 @@ def search(
     folder = run / "search"
     try:
         training = Training(recipe, budget, pairs, device)
-        training.resume(folder / "checkpoint.safetensors", inputs)
+        told = training.resume(folder / "checkpoint.safetensors", inputs)
+        if told is not None and tell is not None:
+            tell(told)
         saved = time.monotonic()
         while training.step < recipe.steps:
             progress = training.advance()

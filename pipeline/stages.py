@@ -10,7 +10,7 @@ from deploy.openers import exported_precision
 from deploy.runners import Frame
 from deploy.upscale import TILE
 from pipeline.architecture import Architecture, architecture_from_dict
-from pipeline.backends import OPENVINO_INT8, Precision, candidate_model, deploy_errors
+from pipeline.backends import OPENVINO_INT8, Precision, candidate_model, deploy_errors, engine_fits
 from pipeline.budget import Budget
 from pipeline.config import Settings
 from pipeline.data import load_pairs
@@ -22,13 +22,13 @@ from pipeline.manifest import check_outputs, claim, hash_file, is_current, read_
 from pipeline.model_facts import margin_from_architecture
 from pipeline.profile import DRIFT, profile_path
 from pipeline.quantise import frames_from_pairs, quantisers
-from pipeline.runs import budget_of_run, facts_from_run
+from pipeline.runs import budget_of_run, facts_from_run, report_of
 from pipeline.search import search
-from pipeline.target import profile_of_budget, target_of_budget
+from pipeline.target import differences_here, profile_of_budget, target_of_budget
 from pipeline.terminal import ProgressBar, note, search_figures
 from pipeline.torch_runner import device_named
 from pipeline.training import Recipe, settings_of, space_from_recipe
-from pipeline.verdict import Thresholds
+from pipeline.verdict import Thresholds, too_slow
 from pipeline.verify import verify, verify_work
 
 SMALLEST = 16  # LR pixels on a side of a benchmark image: SSIM needs a window of 11 inside the border
@@ -83,6 +83,7 @@ def search_run(run: Path, settings: Settings) -> None:
             pairs,
             inputs=inputs,
             device=device,
+            tell=lambda line: note(f"search: {line}"),
             on_progress=lambda at: bar(at.step, at.steps, search_figures(at), at.phase),
         )
     _note_misprediction(report, budget)
@@ -107,8 +108,9 @@ def export_run(
     calibration: Sequence[str] = (),
     timing_cache: Path | None = None,
 ) -> None:
-    """Writes RUN/export in `precisions` and with engines of `flavours`, and what it was exported in before.
+    """Writes RUN/export in fp32, in `precisions` and with engines of `flavours`, and what it was exported in before.
 
+    An engine of another version of its runtime, or for another GPU than is here, is built again.
     calibration: folders with images for int8; without any, those of the earlier export, or of the search.
     timing_cache: as `export` takes it. Raises ConfigError, StaleArtifact, DataError, BackendMissing.
     """
@@ -119,7 +121,7 @@ def export_run(
         earlier, inputs = manifest.settings, manifest.inputs
     architecture = architecture_from_dict(facts_from_run(run)["architecture"])
     shapes = _shapes(architecture, budget_of_run(run).lr_size)
-    precisions = precisions | set(earlier.get("precisions", []))
+    precisions = {"fp32", *precisions, *earlier.get("precisions", [])}
     if calibration and "int8" not in precisions:
         raise ConfigError(f"--calibration {calibration[0]}: nothing is exported in INT8", "add --precision int8")
     engines = dict.fromkeys([*earlier.get("engines", {}), *flavours], shapes)
@@ -127,7 +129,8 @@ def export_run(
     folders = (folders or _trained_on(run)) if "int8" in precisions else []
     hashes = hash_folders(folders, architecture.scale)
     read = {f"{CALIBRATION}{name}": found for name, found in hashes.items()}
-    if is_current(run / "export", **export_work(run, precisions, engines=engines, inputs=read)):
+    work = export_work(run, precisions, engines=engines, inputs=read)
+    if is_current(run / "export", **work) and all(map(engine_fits, (run / "export").glob("*.engine"))):
         note(f"export: {run} is current")
         return
     claim(run / "export")
@@ -188,15 +191,20 @@ def verify_run(run: Path, settings: Settings) -> None:
     folders, network = settings.data.benchmarks, architecture_from_dict(facts_from_run(run)["architecture"])
     budget, thresholds = settings.budget.bounds, Thresholds(**settings.verify.thresholds)
     scale, timed = network.scale, settings.verify.latency
-    profile_of_budget(budget)  # one that is missing or damaged is refused before anything is done
+    skip_broken = settings.data.skip_broken
+    profile = profile_of_budget(budget)  # one that is missing or damaged is refused before anything is done
+    measured = profile is not None and not differences_here(profile)
     inputs = hash_folders(folders, scale) | _profile_hash(budget)
-    if is_current(run / "verify", **verify_work(run, budget, thresholds, inputs=inputs, timed=timed)):
-        note(f"verify: {run} is current")
-        return
+    work = verify_work(run, budget, thresholds, inputs=inputs, timed=timed, measured=measured, skip_broken=skip_broken)
+    if is_current(run / "verify", **work):
+        if not too_slow(report_of(run, "verify")):
+            note(f"verify: {run} is current")
+            return
+        note("verify: the network was too slow, and is measured again")
     claim(run / "verify")
     target = target_of_budget(budget, scale, network.color, network.activation, network.unshuffle, note)
     pairs = {
-        name: load_pairs([folder], scale, skip_broken=settings.data.skip_broken, minimum=SMALLEST)
+        name: load_pairs([folder], scale, skip_broken=skip_broken, minimum=SMALLEST)
         for name, folder in _short_names(folders).items()
     }
     with ProgressBar("verify") as bar:
@@ -208,6 +216,7 @@ def verify_run(run: Path, settings: Settings) -> None:
             inputs=inputs,
             target=target,
             timed=timed,
+            skip_broken=skip_broken,
             on_progress=lambda at: bar(at.done, at.total, at.doing),
         )
 

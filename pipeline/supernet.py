@@ -247,14 +247,16 @@ class EdgeSupernet(nn.Module):
         first, second = self.sample(rng), self.sample(rng)
         if first != second:
             errors = [self._error(genes, lr, hr) for genes in (first, second)]
-            self._note(first, second, math.log(errors[0] / errors[1]))
+            if min(errors) > 0:  # patches of one colour tell nothing
+                self._note(first, second, math.log(errors[0] / errors[1]))
 
     def _error(self, genes: Genes, lr: Tensor, hr: Tensor) -> float:
         """Mean squared error of luma, which PSNR-Y is made of."""
         error = self._sliced(self.average, lr, self.space.architecture(genes)).float() - hr
-        if error.shape[1] == 3:
-            error = torch.einsum("bchw,c->bhw", error, error.new_tensor(LUMA))
-        return float(error.square().mean())
+        with torch.autocast(lr.device.type, enabled=False):  # bf16 would round away what sets two networks apart
+            if error.shape[1] == 3:
+                error = torch.einsum("bchw,c->bhw", error, error.new_tensor(LUMA))
+            return float(error.square().mean())
 
     def _note(self, first: Genes, second: Genes, difference: float) -> None:
         features = torch.from_numpy(self._features(first) - self._features(second)).to(self.gram.device)

@@ -78,6 +78,14 @@ def profile_of_budget(budget: Budget) -> DeviceProfile | None:
     return profile_from_toml(profile_path(budget.profile))
 
 
+def differences_here(profile: DeviceProfile) -> tuple[str, ...]:
+    """What keeps this machine from measuring what the profile bounds, a line each; empty where it is its device."""
+    try:
+        return tuple(is_this_device(profile))
+    except BackendMissing as error:
+        return (error.message,)
+
+
 def target_of_budget(
     budget: Budget, scale: int, color: Color, activation: str, unshuffle: int, tell: Callable[[str], None]
 ) -> Target | None:
@@ -91,11 +99,7 @@ def target_of_budget(
         return None
     check_task(profile, lr_size=budget.lr_size, scale=scale, color=color, activation=activation, unshuffle=unshuffle)
     model = latency_model_from_profile(profile)
-    try:
-        differences = tuple(is_this_device(profile))
-    except BackendMissing as error:
-        differences = (error.message,)
-    if differences:
+    if differences := differences_here(profile):
         tell(f"profile {profile.name} is of another machine ({'; '.join(differences)}): latencies are predicted")
         return Target(profile, model, differences, None)
     drift = measure_drift(profile)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from pipeline.data import Pair, PatchSampler
 from pipeline.distill import taught, teacher_from_file
 from pipeline.errors import ConfigError
 from pipeline.finalists import MOST, finalist_on_device
-from pipeline.metrics import psnr_y
+from pipeline.metrics import capped, psnr_y
 from pipeline.network import Network, network_from_architecture
 from pipeline.optimizer import descend, optimizer_from_groups, rate_at, rate_factor
 from pipeline.replay import replayed
@@ -154,11 +154,13 @@ def supernet_from_recipe(
     return EdgeSupernet(space, recipe.relaxation, recipe.seed)
 
 
-def hold_out(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
+def hold_out(pairs: Sequence[Pair], patch: int) -> tuple[list[Pair], list[Pair]]:
     """Pairs to train on, and up to 8 to watch the progress on: one of 25, none of them trained on.
 
-    With fewer than 25 images none can be spared: the first is watched although it is trained on.
+    With fewer than 25 images none can be spared: the first is watched although it is trained on. Images that are
+    smaller than a patch of `patch` LR pixels count for neither.
     """
+    pairs = [pair for pair in pairs if min(pair.lr.shape[:2]) >= patch]
     watched = list(pairs[::25][:8]) if len(pairs) >= 25 else []
     names = {id(pair) for pair in watched}
     return [pair for pair in pairs if id(pair) not in names], watched or list(pairs[:1])
@@ -178,7 +180,7 @@ class Training:
             self.teacher = teacher_from_file(
                 Path(recipe.teacher), recipe.scale, recipe.color, recipe.patch, self.train_device
             )
-        trained, watched = hold_out(pairs)
+        trained, watched = hold_out(pairs, recipe.patch)
         self.sampler = PatchSampler(trained, recipe.scale, recipe.patch, recipe.batch, recipe.color, recipe.seed)
         self.watched = [_centre(pair, recipe.scale) for pair in watched]
         self.optimizer = optimizer_from_groups(self.supernet.parameter_groups())
@@ -297,7 +299,7 @@ class Training:
         """Mean PSNR-Y in dB of the watched images."""
         scale, color = self.recipe.scale, self.recipe.color
         enlarged = (upscale_image(infer, pair.lr, scale=scale, color=color) for pair in self.watched)
-        return fmean(psnr_y(sr, pair.hr, scale) for sr, pair in zip(enlarged, self.watched, strict=True))
+        return fmean(capped(psnr_y(sr, pair.hr, scale)) for sr, pair in zip(enlarged, self.watched, strict=True))
 
     def report(self) -> dict[str, Any]:
         assert self.network is not None
@@ -330,25 +332,46 @@ class Training:
         }
 
     def save(self, path: Path, inputs: Mapping[str, str]) -> None:
-        notes = {"step": self.step, "notes": self.notes, "history": self.history}
+        notes = {"step": self.step, "notes": self.notes, "history": self.history, "timed": self._timed}
         if self.network is not None:
             notes["architecture"] = self.network.architecture.to_dict()
         save_checkpoint(path, self._identity(inputs), self.network or self.supernet, self.optimizer, notes)
 
-    def resume(self, path: Path, inputs: Mapping[str, str]) -> None:
-        checkpoint = Checkpoint.read(path, self._identity(inputs))
+    def resume(self, path: Path, inputs: Mapping[str, str]) -> str | None:
+        """Goes on from the checkpoint at `path` where it is of this search, and says in a line what became of it.
+
+        Raises StaleArtifact where it is damaged, ConfigError where it is of this search on another kind of device.
+        """
+        checkpoint = Checkpoint.read(path)
         if checkpoint is None:
-            return
-        notes = checkpoint.notes
+            return None
+        notes, mine = checkpoint.notes, self._identity(inputs)
+        if checkpoint.identity != mine:
+            other = {device: self._identity(inputs, device) for device in get_args(TorchDevice)}
+            for device, identity in other.items():
+                if checkpoint.identity == identity:
+                    raise ConfigError(
+                        f"{path} was trained on {device} up to step {notes['step']}, and goes on there alone",
+                        f"set train.device = {device}, or delete the file to start again on {self.train_device}",
+                    )
+            return "the unfinished search there was of other settings or images, and is replaced"
+        if "architecture" not in notes and notes.get("timed", self._timed) != self._timed:
+            return "this machine has become, or is no longer, the device of the profile: the search starts again"
         self.step, self.notes, self.history = notes["step"], notes["notes"], notes["history"]
         if "architecture" in notes:
             self._train(network_from_architecture(architecture_from_dict(notes["architecture"])))
         checkpoint.restore(self.network or self.supernet, self.optimizer)
+        return f"goes on from step {self.step} of {self.recipe.steps}"
 
-    def _identity(self, inputs: Mapping[str, str]) -> str:
+    @property
+    def _timed(self) -> bool:
+        """Whether finalists are timed here, which the incumbent depends on."""
+        return self.device is not None and self.device.measure_ms is not None
+
+    def _identity(self, inputs: Mapping[str, str], device: TorchDevice | None = None) -> str:
         """Weights of another kind of device would not end as the same network."""
         settings = settings_of(self.recipe, self.budget)
-        return json.dumps([CHECKPOINT, self.train_device, settings, dict(inputs)], sort_keys=True)
+        return json.dumps([CHECKPOINT, device or self.train_device, settings, dict(inputs)], sort_keys=True)
 
 
 def _precision(asked: TrainPrecision, device: TorchDevice) -> str:

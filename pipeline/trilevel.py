@@ -14,7 +14,7 @@ from pipeline.network import Network, TrilevelCell, Up, network_from_architectur
 from pipeline.simplex import circumradius, order_penalty, relax
 from pipeline.trilevel_cell import MixedCell
 from pipeline.trilevel_choice import FLOOR, Scores, best_choice
-from pipeline.trilevel_cost import ExpectedCost, Mixture, agreement, live_share
+from pipeline.trilevel_cost import ExpectedCost, Mixture, agreement
 from pipeline.trilevel_space import Choice, TrilevelSpace
 
 # The lift ends this far above all other logits of a variable.
@@ -184,11 +184,6 @@ class TrilevelSupernet(nn.Module):
     def candidates(self) -> int:
         """Nodes that are still in the mixture."""
         return int((self.mixture().nodes > 0).sum())
-
-    def live_share(self) -> float:
-        """Share of the MACs of all cells and ups that a step computes now."""
-        mixture = self.mixture()
-        return live_share(self.space, mixture, self._live_nodes(mixture))
 
     def cut(self) -> Network:
         """The delivered network in its training form, with copies of its slices of the weights."""

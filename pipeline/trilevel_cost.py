@@ -1,13 +1,11 @@
-"""What a mixture over the `trilevel` space is expected to cost, differentiable, and what a step on it computes."""
+"""What a mixture over the `trilevel` space is expected to cost, differentiable."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.architecture import TRILEVEL_OPS
-from pipeline.trilevel_space import TrilevelSpace, op_weights
+from pipeline.trilevel_space import TrilevelSpace
 
 
 class Mixture(NamedTuple):
@@ -69,34 +67,6 @@ class ExpectedCost(nn.Module):
         macs = self.get_buffer("skeleton_macs") + (on_path * (of_cells * self.get_buffer("pixels"))).sum(-1)
         params = self.get_buffer("skeleton_params") + (on_path * of_cells).sum(-1)
         return (nodes * macs).sum(), (nodes * params).sum()
-
-
-def live_share(space: TrilevelSpace, mixture: Mixture, live_nodes: Sequence[int]) -> float:
-    """Share of the MACs of all cells and ups that is computed where candidates of weight 0 are skipped."""
-    ops, widths = (mixture.ops > 0).tolist(), (mixture.widths > 0).tolist()
-    full = live = 0
-    for node in range(len(space.nodes)):
-        if node in space.cells:
-            cell = space.cells.index(node)
-            most = _cell_macs(space, [[True] * len(TRILEVEL_OPS)] * space.positions, [[True]] * (space.positions - 1))
-            now = _cell_macs(space, ops[cell], [row[::-1] for row in widths[cell]])
-        else:
-            most = now = 9 * space.trunk**2
-        full += most * space.magnification(node)
-        live += now * space.magnification(node) if node in live_nodes else 0
-    return live / full
-
-
-def _cell_macs(space: TrilevelSpace, ops: Sequence[Sequence[bool]], widest_first: Sequence[Sequence[bool]]) -> int:
-    """MACs per pixel of the live ops of a cell between its widest live widths."""
-    inner = [space.widths[-1 - list(row).index(True)] for row in widest_first]
-    bounds = [space.trunk, *inner, space.trunk]
-    return sum(
-        op_weights(op, inputs, outputs)
-        for row, inputs, outputs in zip(ops, bounds, bounds[1:], strict=False)
-        for op, is_live in zip(TRILEVEL_OPS, row, strict=True)
-        if is_live
-    )
 
 
 def _normalised(weights: Tensor) -> Tensor:

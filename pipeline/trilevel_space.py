@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pipeline.architecture import TRILEVEL_OPS, Architecture, Cell, Color, Up, Variant
-from pipeline.budget import Budget, Cost, cost_from_architecture, ensure_feasible
+from pipeline.budget import Budget, Cost, cost_from_architecture, ensure_feasible, op_weights
 
 WIDTHS = (24, 32, 40, 56, 64)
 
@@ -137,15 +137,3 @@ class TrilevelSpace:
     def _architecture(self, path: Sequence[Cell | Up]) -> Architecture:
         shuffle = 1 if self.variant == "a" else self.scale
         return Architecture("trilevel", self.scale, self.color, self.trunk, tuple(path), skip="none", shuffle=shuffle)
-
-
-def op_weights(op: str, inputs: int, outputs: int) -> int:
-    """Weights of one operation between two widths, which are its MACs per pixel too."""
-    skip = 0 if inputs == outputs else inputs * outputs
-    match op:
-        case "residual":
-            return 9 * inputs * outputs + 9 * outputs * outputs + skip
-        case "dws":
-            return 4 * inputs * inputs + 9 * 4 * inputs + 4 * inputs * outputs + skip
-        case _:
-            return int(op[-1]) ** 2 * inputs * outputs

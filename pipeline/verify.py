@@ -31,6 +31,7 @@ from pipeline.forms import measure, odd_crop, outputs_and_image
 from pipeline.latencies import Progress, time_forms
 from pipeline.manifest import atomic_path, check_outputs, claim, write_json, write_manifest
 from pipeline.network import Network, fvcore_cost, load_network
+from pipeline.runs import MODELS
 from pipeline.target import Target
 from pipeline.torch_runner import Computed, TorchRunner
 from pipeline.verdict import Photograph, Thresholds, report_from_measurements
@@ -66,6 +67,7 @@ def verify(
     inputs: Mapping[str, str],
     target: Target | None = None,
     timed: bool = True,
+    skip_broken: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, Any]:
     """Writes RUN/verify with report.json, comparison.png and crops/; returns the report, whatever the verdict in it.
@@ -80,10 +82,12 @@ def verify(
     beside the profile's calibration, and the verdict goes by that. The quality that is reported is of that form where
     it runs here, else of the first in onnxruntime.
     benchmarks: name of a set -> its pairs. inputs: name -> SHA-256 of what was read. target: of a latency budget.
+    skip_broken: whether images that cannot be read are left out of the benchmarks.
     Raises ConfigError where there is no run, its export lacks the form of the target, or nothing can be written,
     StaleArtifact where search or export is unfinished or was changed since, BackendMissing, DataError for an empty set.
     """
-    work = verify_work(run, budget, thresholds, inputs=inputs, timed=timed)
+    measured = target is not None and not target.differences
+    work = verify_work(run, budget, thresholds, inputs=inputs, timed=timed, measured=measured, skip_broken=skip_broken)
     empty = [name for name, pairs in benchmarks.items() if not pairs]
     if empty or not benchmarks:
         raise DataError(f"no images in {', '.join(empty) or 'data.benchmarks'}", "name folders with photographs")
@@ -128,10 +132,19 @@ def verify(
 
 
 def verify_work(
-    run: Path, budget: Budget, thresholds: Thresholds, *, inputs: Mapping[str, str], timed: bool = True
+    run: Path,
+    budget: Budget,
+    thresholds: Thresholds,
+    *,
+    inputs: Mapping[str, str],
+    timed: bool = True,
+    measured: bool = False,
+    skip_broken: bool = False,
 ) -> dict[str, Any]:
     """What this verification reads and how it is set, as `manifest.is_current` takes them.
 
+    measured: whether this machine is the device of a latency budget, so that it is not only predicted. Others: as
+    `verify` takes them.
     Raises StaleArtifact where search or export is unfinished, was changed since, or the export is of another search.
     """
     outputs = {
@@ -141,13 +154,15 @@ def verify_work(
     }
     if check_outputs(run / "export").inputs.get(WEIGHTS) != outputs.get(WEIGHTS):
         raise StaleArtifact(f"{run}/export is of an earlier search", f"run `sr-pipeline export {run}`")
-    read = {name: recorded for name, recorded in outputs.items() if name.endswith((".safetensors", ".onnx", ".engine"))}
+    read = {name: recorded for name, recorded in outputs.items() if name.endswith(MODELS)}
     return {
         "inputs": {**read, **inputs},
         "settings": {
             "budget": asdict(budget),
             "thresholds": asdict(thresholds),
             "timed": timed,
+            "measured": measured,
+            "skip_broken": skip_broken,
             "runtimes": [name for name in RUNTIMES if find_spec(name)],  # what can run at last, has to
         },
     }

@@ -33,34 +33,31 @@ def test_a_restored_training_goes_on_to_the_same_weights(tmp_path: Path) -> None
     _train(module, optimizer, range(5, 9))
 
     resumed, its_optimizer = _trained(0)
-    checkpoint = Checkpoint.read(tmp_path / "c.safetensors", "this")
+    checkpoint = Checkpoint.read(tmp_path / "c.safetensors")
     assert checkpoint is not None
-    assert checkpoint.notes == {"step": 5}
+    assert (checkpoint.identity, checkpoint.notes) == ("this", {"step": 5})
     checkpoint.restore(resumed, its_optimizer)
     _train(resumed, its_optimizer, range(5, 9))
     for name, tensor in module.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
-def test_a_checkpoint_of_another_training_is_none(tmp_path: Path) -> None:
-    module, optimizer = _trained(1)
-    save_checkpoint(tmp_path / "c.safetensors", "this", module, optimizer, {})
-    assert Checkpoint.read(tmp_path / "c.safetensors", "that") is None
-    assert Checkpoint.read(tmp_path / "absent.safetensors", "this") is None
+def test_where_there_is_no_checkpoint(tmp_path: Path) -> None:
+    assert Checkpoint.read(tmp_path / "absent.safetensors") is None
 
 
 def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     path.write_bytes(b"not tensors")
     with pytest.raises(StaleArtifact, match="damaged") as error:
-        Checkpoint.read(path, "this")
+        Checkpoint.read(path)
     assert "delete it" in error.value.hint
 
 
 def test_a_checkpoint_that_does_not_fit_is_damaged(tmp_path: Path) -> None:
     module, optimizer = _trained(2)
     save_checkpoint(tmp_path / "c.safetensors", "this", module, optimizer, {})
-    checkpoint = Checkpoint.read(tmp_path / "c.safetensors", "this")
+    checkpoint = Checkpoint.read(tmp_path / "c.safetensors")
     assert checkpoint is not None
     other = torch.nn.Conv2d(3, 4, 3)
     with pytest.raises(StaleArtifact, match="damaged"):

@@ -18,7 +18,7 @@ from PIL import Image
 
 from pipeline import errors, stages
 from pipeline.cli import INTERRUPTED, commands, main
-from pipeline.manifest import read_manifest, write_manifest
+from pipeline.manifest import read_manifest, write_json, write_manifest
 
 ROOT = Path(__file__).parents[1]
 WITHOUT = """
@@ -375,3 +375,23 @@ def test_readme_has_one_sentence_for_every_file() -> None:
     files = [path for package in ("pipeline", "deploy") for path in (ROOT / package).glob("[!_]*.py")]
     sentences = [re.split(r'\.?(?:\n|""")', path.read_text().removeprefix('"""'))[0] for path in files]
     assert sorted(listed) == sorted(zip((path.name for path in files), sentences, strict=True))
+
+
+def test_a_run_is_verified_on_what_it_was_verified_on_before(
+    run: Path, config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    silent = tmp_path / "silent.toml"
+    silent.write_text(re.sub(r"(?m)^benchmarks = .*\n", "", Path(config).read_text()))
+    assert main(["verify", str(run), "-c", str(silent)]) == 0
+    assert "verify: " in (told := capsys.readouterr().err)
+    assert "is current" in told
+
+
+def test_a_profile_may_be_called_by_a_number(run: Path, config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    report = json.loads((run / "search" / "report.json").read_text())
+    report["budget"] |= {"latency_ms": 5.0, "profile": "2026-01-15"}
+    write_json(run / "search" / "report.json", report)
+    manifest = read_manifest(run / "search")
+    write_manifest(run / "search", inputs=manifest.inputs, settings=manifest.settings, outputs=[*manifest.outputs])
+    assert main(["verify", str(run), "-c", config]) == 2
+    assert "no device profile at profiles/2026-01-15.toml" in capsys.readouterr().err

@@ -94,8 +94,8 @@ def test_override(override: str, expected: object) -> None:
         ("budget.lr_size=[360]", "budget.lr_size: [360]; expected [height, width] in pixels"),
         ("budget.lr_size=[360, 0]", "budget.lr_size: [360, 0]; expected [height, width] in pixels"),
         ("budget.lr_size=360", "budget.lr_size: 360; expected [height, width] in pixels"),
-        ("search.steps=0", "search.steps: 0; expected a whole number, 1 or more"),
-        ("search.steps=many", "search.steps: 'many'; expected a whole number, 1 or more"),
+        ("search.steps=1", "search.steps: 1; expected a whole number, 2 or more"),
+        ("search.steps=many", "search.steps: 'many'; expected a whole number, 2 or more"),
         ("search.seed=-1", "search.seed: -1; expected a whole number from 0 to 4294967295"),
         ("train.rate=0", "train.rate: 0; expected a number above 0"),
         (f"train.rate=1{'0' * 400}", "expected a number above 0"),
@@ -132,7 +132,7 @@ def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:
         "data: 3; expected a section, as [data]",
         "task.scale: 'two'; expected 2, 3 or 4",
         "task.colour: unknown key; did you mean task.color?",
-        "search.steps: 0; expected a whole number, 1 or more",
+        "search.steps: 0; expected a whole number, 2 or more",
         "train.batch: 'none'; expected a whole number, 1 or more",
     )
     assert [line.strip() for line in caught.value.message.splitlines()] == list(expected)

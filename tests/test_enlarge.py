@@ -136,3 +136,9 @@ def test_an_export_of_an_earlier_search_is_stale(small_run: Path, tmp_path: Path
     manifest.write_text(json.dumps(fields))
     with pytest.raises(StaleArtifact, match="searched again"):
         model_from_path(run)
+
+
+def test_the_folder_one_is_in(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "photos" / "a.png")
+    monkeypatch.chdir(tmp_path / "photos")
+    assert [path.resolve() for path in enlarge(model, Path(), None)] == [tmp_path / "photos_x2" / "a.png"]

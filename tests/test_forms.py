@@ -8,8 +8,8 @@ import pytest
 from deploy.resample import downscale
 from deploy.runners import Frame, ModelMetadata
 from pipeline.data import Pair
-from pipeline.forms import CAP_DB, compare, measure, odd_crop, outputs_and_image
-from pipeline.metrics import psnr_y, ssim_y
+from pipeline.forms import compare, measure, odd_crop, outputs_and_image
+from pipeline.metrics import CAP_DB, psnr_y, ssim_y
 
 METADATA = ModelMetadata(scale=2, color="rgb", multiple=2, margin=0, architecture_id="a", precision="fp32")
 

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 
-from deploy.image_files import read_image, write_image
+from deploy.image_files import color_profile, read_image, write_image
 from deploy.runners import DeployError
+from tests.test_images import png_16_bit_rgb
 
 
 def pixels(*shape: int) -> NDArray[np.uint8]:
@@ -84,7 +85,7 @@ def make(folder: Path, kind: str) -> Path:
         ("missing", "No such file"),
         ("text", "cannot identify"),
         ("half", "truncated"),
-        ("16 bits", r"it holds uint16 \(5, 4\); 8-bit images are enlarged"),
+        ("16 bits", "it has 16 bits per channel; 8-bit images are enlarged"),
         ("floats", r"it holds float32 \(5, 4\)"),
         ("five channels", r"it holds uint8 \(5, 4, 5\)"),
         ("pickle", "pickle"),
@@ -110,3 +111,25 @@ def test_without_pillow_npy_is_left(tmp_path: Path, direction: str, monkeypatch:
     np.testing.assert_array_equal(read_image(tmp_path / "image.npy"), pixels(5, 4, 3))
     with pytest.raises(DeployError, match=r"image.png needs Pillow: install pillow, or use \.npy"):
         read_image(tmp_path / "image.png") if direction == "read" else write_image(tmp_path / "image.png", pixels(5, 4))
+
+
+def test_colours_of_16_bits_are_not_cut_to_8(tmp_path: Path) -> None:
+    png_16_bit_rgb(tmp_path / "wide.png", pixels(5, 4, 3).astype(np.uint16) * 257)
+    with pytest.raises(DeployError, match=r"wide\.png: it has 16 bits per channel"):
+        read_image(tmp_path / "wide.png")
+
+
+def test_an_image_that_is_a_bomb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_image(tmp_path / "large.png", pixels(50, 40, 3))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with pytest.raises(DeployError, match=r"cannot read .*large\.png: Image size \(2000 pixels\) exceeds limit"):
+        read_image(tmp_path / "large.png")
+
+
+def test_the_color_profile_goes_along(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(pixels(5, 4, 3)).save(tmp_path / "photo.png", icc_profile=profile)
+    write_image(tmp_path / "large.jpg", pixels(10, 8, 3), color_profile(tmp_path / "photo.png"))
+    assert color_profile(tmp_path / "large.jpg") == profile
+    write_image(tmp_path / "photo.npy", pixels(5, 4, 3))
+    assert color_profile(tmp_path / "photo.npy") is None

@@ -1,3 +1,4 @@
+import os
 import shutil
 import struct
 import zlib
@@ -304,3 +305,17 @@ def test_hash_of_an_unreadable_file(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_long_lists_are_cut() -> None:
     assert listed(["a", "b"]) == "a; b"
     assert listed([str(n) for n in range(23)]).endswith("19; and 3 more")
+
+
+def test_names_that_differ_in_the_suffix_alone_keep_it(tmp_path: Path) -> None:
+    for name in ("a.png", "a.bmp", "b.png"):
+        saved(Image.fromarray(RGB), tmp_path / "photos" / name)
+    assert [file.name for file in image_files(tmp_path / "photos", 2)] == ["a.bmp", "a.png", "b"]
+
+
+def test_names_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+    saved(Image.fromarray(RGB), tmp_path / "photo.png")
+    (tmp_path / "photo.png").rename(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    with pytest.raises(DataError, match=r"names that are not UTF-8: .*caf\\udce9\.png") as caught:
+        image_files(tmp_path, 2)
+    assert caught.value.message.encode()

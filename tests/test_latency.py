@@ -139,7 +139,7 @@ def test_more_is_never_faster(model: LatencyModel) -> None:
             "device has activation relu, not prelu; unshuffle 1, not 2",
         ),
         (_net(CELL, stem=1), "device has no 1x1 stem from 3 to 16 channels"),
-        (_net(CELL, tail_width=4), "device has tails of one convolution, not of 4 channels and a second one"),
+        (_net(CELL, tail_width=4), "no profile has tails of 4 channels and a second convolution"),
         (_net(CELL, tail=1), "device has no 1x1 tail from 16 to 12 channels"),
         (_net(CELL, skip="conv5"), "device has no 5x5 skip from 3 to 12 channels"),
         (_net(CELL, width=128), "device has multiples of 4 up to 96 channels, not 128"),

@@ -1,3 +1,4 @@
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from pipeline.architecture import Architecture, Cell
-from pipeline.errors import StaleArtifact
+from pipeline.errors import ConfigError, StaleArtifact
 from pipeline.fold import plain_from_network
 from pipeline.network import Network, load_network, nearest_matrix, network_from_architecture, save_network
 
@@ -130,3 +131,16 @@ def test_trilevel_cell_scales_its_chain(random_network: Build) -> None:
     with torch.no_grad():
         expected = features + 0.2 * F.conv2d(features, cell.ops[0].conv.weight).relu()  # type: ignore[index,union-attr]
         assert torch.equal(cell(features), expected)
+
+
+def test_a_full_disk_is_the_users_to_mend(
+    random_network: Callable[..., Network], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    network = random_network(Architecture("edge", 2, "rgb", 8, ()))
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ConfigError, match="No space left"):
+        save_network(tmp_path / "weights.safetensors", network)
+    assert not [*tmp_path.iterdir()]

@@ -21,6 +21,7 @@ from pipeline.onnx_graph import onnx_from_network
 from pipeline.quantise import (
     IMAGES,
     SIDE,
+    _of_one_size,
     float_nodes,
     frames_from_pairs,
     int8_from_onnx,
@@ -220,3 +221,11 @@ def test_luma_frames_hold_the_luma_of_the_standard() -> None:
 def test_frames_are_spread_over_all_photographs() -> None:
     frames = frames_from_pairs([pair(16, 16, 1, value) for value in range(2 * IMAGES)], "y", 1)
     assert [round(float(frame[0, 0, 0, 0]) * 255) for frame in frames] == list(range(0, 2 * IMAGES, 2))
+
+
+def test_small_photographs_do_not_shrink_the_others() -> None:
+    sizes = [(20, 30), (40, 60), (60, 40), (8, 90)]
+    frames = [np.arange(height * width, dtype=np.float32).reshape(1, 1, height, width) for height, width in sizes]
+    cut = _of_one_size(frames)
+    assert [frame.shape for frame in cut] == [(1, 1, 40, 40)] * 2
+    np.testing.assert_array_equal(cut[0], frames[1][:, :, :, 10:50])  # the middle

@@ -1,3 +1,4 @@
+import copy
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from pipeline.peer_figures import Peer
 from pipeline.report_document import Pictures, Table, Words
 from pipeline.report_facts import Facts, facts_from_files
-from pipeline.report_tradeoff import tradeoff_section
+from pipeline.report_tradeoff import _common, tradeoff_section
 
 
 @pytest.fixture
@@ -131,3 +132,12 @@ def test_without_times_macs_stand_for_them(facts: Facts) -> None:
     assert any(isinstance(block, Words) and "do not rank latency" in block.text for block in blocks)
     assert any(isinstance(block, Table) and block.caption == "peers" for block in blocks)
     assert tradeoff_section([replace(facts, verify={})], None).blocks == []
+
+
+def test_photographs_at_another_scale_are_not_common(facts: Facts) -> None:
+    other = copy.deepcopy(facts)
+    for means in other.verify["quality"].values():
+        for image in means["images"]:
+            image["lr_size"] = [side // 2 for side in image["lr_size"]]
+    assert _common([facts, facts])
+    assert not _common([facts, other])

@@ -9,7 +9,8 @@ from pipeline.budget import Budget
 from pipeline.errors import ConfigError, StaleArtifact
 from pipeline.export import export
 from pipeline.manifest import read_manifest, write_json, write_manifest
-from pipeline.runs import VERDICT, budget_of_run, facts_from_run, report_of, state_of
+from pipeline.runs import VERDICT, benchmarks_of_run, budget_of_run, facts_from_run, report_of, state_of
+from pipeline.stages import export_run
 from pipeline.verdict import SCHEMA
 
 
@@ -109,3 +110,19 @@ def test_verdict_of_an_earlier_version_does_not_count(run: Path, change_report: 
     change_report(run, schema=1)
     assert "has schema 1" in state_of(run, "verify")["stale"]
     assert facts_from_run(run)["passed"] is None
+
+
+def test_a_model_that_came_later_is_not_verified(run: Path) -> None:
+    export_run(run, {"int8"})
+    facts = facts_from_run(run)
+    assert "export/model.int8.onnx" in facts["stages"]["verify"]["stale"]
+    assert "verify again" in facts["stages"]["verify"]["stale"]
+    assert facts["passed"] is None
+
+
+def test_photographs_may_lie_in_a_folder_that_is_called_as_a_stage(run: Path) -> None:
+    folder, manifest = run / "verify", read_manifest(run / "verify")
+    inputs = manifest.inputs | {"export/photographs": "ab"}
+    write_manifest(folder, inputs=inputs, settings=manifest.settings, outputs=[*manifest.outputs])
+    assert facts_from_run(run)["passed"]
+    assert "export/photographs" in benchmarks_of_run(run)

@@ -6,17 +6,18 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from pipeline.architecture import Architecture, Cell, architecture_from_dict
 from pipeline.budget import Budget, Cost, Device, cost_from_architecture
-from pipeline.checkpoint import Checkpoint
 from pipeline.config import TrainDevice, TrainPrecision
 from pipeline.data import Pair, load_pairs
 from pipeline.errors import BudgetMissed, ConfigError, DataError, InfeasibleBudget
 from pipeline.manifest import check_outputs
+from pipeline.metrics import CAP_DB
 from pipeline.network import load_network, network_from_architecture, save_network
 from pipeline.search import search
 from pipeline.supernet import RATE, EdgeSupernet
@@ -144,17 +145,40 @@ def test_a_checkpoint_of_another_recipe_is_not_used(
     with pytest.raises(KeyboardInterrupt):
         search(tmp_path, RECIPE, BUDGET, pairs, inputs={}, on_progress=interrupt)
     steps: list[int] = []
-    search(tmp_path, replace(RECIPE, rate=1e-3), BUDGET, pairs, inputs={}, on_progress=lambda p: steps.append(p.step))
+    told: list[str] = []
+    changed = replace(RECIPE, rate=1e-3)
+    search(tmp_path, changed, BUDGET, pairs, inputs={}, tell=told.append, on_progress=lambda p: steps.append(p.step))
     assert steps[0] == 1
+    assert told == ["the unfinished search there was of other settings or images, and is replaced"]
 
 
 def test_a_checkpoint_of_another_device_is_not_used(pairs: list[Pair], tmp_path: Path) -> None:
     training = Training(RECIPE, BUDGET, pairs)
     training.save(tmp_path / "checkpoint.safetensors", {})
     same, other = Training(RECIPE, BUDGET, pairs), Training(RECIPE, BUDGET, pairs)
+    assert same.resume(tmp_path / "checkpoint.safetensors", {}) == f"goes on from step 0 of {RECIPE.steps}"
     other.train_device = "cuda"
-    assert Checkpoint.read(tmp_path / "checkpoint.safetensors", same._identity({})) is not None
-    assert Checkpoint.read(tmp_path / "checkpoint.safetensors", other._identity({})) is None
+    with pytest.raises(ConfigError, match="was trained on cpu up to step 0, and goes on there alone") as caught:
+        other.resume(tmp_path / "checkpoint.safetensors", {})
+    assert "set train.device = cpu" in caught.value.hint
+    assert (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_an_incumbent_for_timed_finalists_is_not_gone_on_with_elsewhere(pairs: list[Pair], tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    device = Device(lambda _: 1.0, lambda _: 1.0)
+    budget = replace(BUDGET, latency_ms=2.0, profile="here")
+    Training(RECIPE, budget, pairs, device).save(path, {})
+    assert "goes on" in str(Training(RECIPE, budget, pairs, device).resume(path, {}))
+    told = Training(RECIPE, budget, pairs, replace(device, measure_ms=None)).resume(path, {})
+    assert told == "this machine has become, or is no longer, the device of the profile: the search starts again"
+
+
+def test_a_flat_image_that_is_watched_does_no_harm(tmp_path: Path, pairs: list[Pair]) -> None:
+    flat = replace(pairs[0], lr=np.zeros_like(pairs[0].lr), hr=np.zeros_like(pairs[0].hr))
+    report = search(tmp_path, RECIPE, BUDGET, [flat, *pairs], inputs={})
+    assert report["psnr_y"] <= CAP_DB
+    assert report["cut_gap_db"] < CAP_DB
 
 
 def test_a_gpu_of_too_little_memory_says_what_to_lower(
@@ -216,10 +240,12 @@ def test_a_teacher_of_another_scale_is_refused(tmp_path: Path, pairs: list[Pair]
 
 def test_the_images_to_watch_are_not_trained_on(pairs: list[Pair]) -> None:
     many = [replace(pairs[0], name=str(index)) for index in range(60)]
-    trained, watched = hold_out(many)
+    trained, watched = hold_out(many, 8)
     assert len(watched) == 3
     assert not {pair.name for pair in trained} & {pair.name for pair in watched}
-    assert hold_out(many[:5]) == (many[:5], many[:1])
+    assert hold_out(many[:5], 8) == (many[:5], many[:1])
+    tiny = replace(many[0], lr=many[0].lr[:7], hr=many[0].hr[:14])
+    assert hold_out([tiny, *many[:5]], 8) == (many[:5], many[:1])
 
 
 def test_costs_are_of_the_delivered_network(tmp_path: Path, pairs: list[Pair]) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from deploy.engine_facts import read_engine
 from deploy.upscale import TILE
+from pipeline.backends import engine_fits
 from pipeline.config import load_settings
 from pipeline.errors import DataError
 from pipeline.manifest import read_manifest
@@ -103,3 +104,27 @@ def test_benchmarks_of_one_name_keep_their_folders(small_run: Path, tmp_path: Pa
     folders = [str(shutil.copytree(small_run / "photographs" / "held-out", tmp_path / at / "x")) for at in ("a", "b")]
     verify_run(run, load_settings(small_run / "small.toml", [f"data.benchmarks={folders!r}"]))
     assert list(report_of(run, "verify")["quality"]) == folders
+
+
+def test_fp32_is_exported_with_every_precision(small_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(small_run / "run", tmp_path / "run"))
+    shutil.rmtree(run / "export")
+    export_run(run, {"fp16"})
+    assert read_manifest(run / "export").settings["precisions"] == ["fp16", "fp32"]
+
+
+def test_an_engine_of_another_version_is_built_again(
+    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    run = Path(shutil.copytree(small_run / "run", tmp_path / "run"))
+    export_run(run, {"fp32"}, ["tensorrt-rtx"])
+    engine = run / "export" / "model.fp32.tensorrt-rtx.engine"
+    before = engine.stat().st_mtime_ns
+    export_run(run, {"fp32"})
+    assert engine.stat().st_mtime_ns == before
+    monkeypatch.setattr(trt, "__version__", "9.9")
+    assert not engine_fits(engine)
+    export_run(run, {"fp32"})
+    assert read_engine(engine)[1].version == "9.9"
+    assert engine_fits(engine)

@@ -217,3 +217,20 @@ def test_evidence_survives_a_checkpoint() -> None:
     supernet.set_radius(0.5)
     other.set_radius(0.5)
     assert all(np.array_equal(one, two) for one, two in zip(supernet.weights, other.weights, strict=True))
+
+
+def test_patches_of_one_colour_are_no_evidence() -> None:
+    supernet = _supernet()
+    lr, hr = torch.full((2, 3, 12, 12), 0.5), torch.full((2, 3, 24, 24), 0.5)
+    supernet.loss(lr, hr, 0, lambda sr: (sr - hr).abs().mean())
+    assert not supernet.gram.any()
+
+
+def test_evidence_is_not_rounded_to_bf16() -> None:
+    supernet = _supernet()
+    _shake(supernet)
+    lr, hr = _batch()
+    genes = supernet.sample(np.random.default_rng(0))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        error = supernet._error(genes, lr, hr)
+    assert float(torch.tensor(error).bfloat16()) != error

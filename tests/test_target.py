@@ -249,3 +249,29 @@ def test_a_model_that_cannot_be_made_here_is_not_searched_for(
     assert "error: nncf is not installed, which makes the model of profile here (openvino int8)" in shown
     assert "hint: pip install 'sr-pipeline[openvino]'" in shown
     assert not Path("run").exists()
+
+
+def test_a_network_that_was_found_too_slow_is_measured_again(
+    save: Callable[..., None],
+    command: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ms = 38.0
+
+    def timed(*_: object) -> Timing:
+        return Timing(ms, ms, ms, ms, 1)
+
+    save()
+    monkeypatch.setattr("pipeline.target.measure_architecture", timed)
+    monkeypatch.setattr("pipeline.target.measure_model", timed)
+    assert command("search", 40) == 0
+    assert main(["export", "run", "--precision", "fp16"]) == 0
+    ms = 45.0
+    assert command("run", 40) == 8
+    assert "verify again while nothing else runs" in capsys.readouterr().err
+    ms = 39.0
+    assert command("run", 40) == 0
+    assert "the network was too slow, and is measured again" in capsys.readouterr().err
+    assert command("run", 40) == 0
+    assert "verify: run is current" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pipeline.budget import cost_from_architecture
-from pipeline.trilevel_cost import ExpectedCost, Mixture, agreement, live_share
+from pipeline.trilevel_cost import ExpectedCost, Mixture, agreement
 from pipeline.trilevel_space import Choice, TrilevelSpace
 
 LR = (6, 5)
@@ -92,18 +92,3 @@ def test_agreement_is_the_probability_of_equal_widths() -> None:
     assert torch.equal(
         agreement(tiny("b", positions=1), random_mixture(tiny("b", positions=1)).widths), torch.ones(3, 1)
     )
-
-
-def test_live_share_counts_what_is_computed() -> None:
-    space = TrilevelSpace(scale=2, trunk=8, widths=(4, 8), positions=2, max_cells=1, max_ups=1)
-    ops, widths = torch.ones(1, 2, 4), torch.ones(1, 1, 2)
-    up = 9 * 8 * 8
-    conv1, conv3, residual, dws = 64, 9 * 64, 18 * 64, 4 * 64 + 36 * 8 + 4 * 64
-    full = 2 * (conv1 + conv3 + residual + dws) + up
-    nodes = torch.ones(2)
-    assert live_share(space, Mixture(nodes, ops, widths), [0, 1]) == 1.0
-    assert live_share(space, Mixture(nodes, ops, widths), [0]) == pytest.approx(1 - up / full)
-    ops[0, 0] = torch.tensor([0.0, 1.0, 0.0, 0.0])
-    ops[0, 1] = torch.tensor([1.0, 0.0, 0.0, 0.0])
-    widths[0, 0, 1] = 0.0
-    assert live_share(space, Mixture(nodes, ops, widths), [0, 1]) == pytest.approx((9 * 32 + 32 + up) / full)

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from pipeline.architecture import TRILEVEL_OPS, Architecture, Cell
-from pipeline.budget import Cost, cost_from_architecture
-from pipeline.trilevel_space import WIDTHS, Choice, TrilevelSpace, op_weights
+from pipeline.budget import Cost, cost_from_architecture, op_weights
+from pipeline.trilevel_space import WIDTHS, Choice, TrilevelSpace
 
 
 def test_the_published_tree_has_the_published_counts() -> None:

@@ -7,7 +7,7 @@ import pytest
 from pipeline.architecture import Architecture
 from pipeline.budget import Budget, Cost
 from pipeline.errors import BudgetMissed, ParityFailed, PipelineError
-from pipeline.verdict import Measurement, Photograph, Thresholds, error_from_report, report_from_measurements
+from pipeline.verdict import Measurement, Photograph, Thresholds, error_from_report, report_from_measurements, too_slow
 
 ARCHITECTURE = Architecture("edge", 2, "rgb", 8, ())
 BUDGET = Budget((360, 640), macs=1000, params=100)
@@ -160,15 +160,22 @@ def test_every_failure_has_its_error_and_says_what_was_asked(
     assert "\n" not in caught.value.message
 
 
-@pytest.mark.parametrize(("predicted", "takes"), [(False, "takes"), (True, "is predicted to take")])
-def test_a_missed_latency_says_whether_it_was_measured(predicted: bool, takes: str) -> None:
+@pytest.mark.parametrize(
+    ("predicted", "kind", "takes", "hint"),
+    [(False, "latency", "takes", "verify again"), (True, "budget", "is predicted to take", "search again")],
+)
+def test_a_missed_latency_says_whether_it_was_measured(predicted: bool, kind: str, takes: str, hint: str) -> None:
     budget, cost = replace(BUDGET, latency_ms=10.0, profile="desk"), replace(COST, latency_ms=12.5)
     found = report_from_measurements(
         *(ARCHITECTURE, cost, budget, [photograph("baby")], PRECISIONS, "onnxruntime fp32", THRESHOLDS, NOT_RUN),
         predicted=predicted,
     )
     message = f"a frame of 360x640 {takes} 12.50 ms on desk, the budget is 10 ms"
-    assert found["failures"] == [{"kind": "budget", "message": message}]
+    assert found["failures"] == [{"kind": kind, "message": message}]
+    assert too_slow(found) != predicted
+    error = error_from_report(found)
+    assert isinstance(error, BudgetMissed)
+    assert hint in error.hint
 
 
 def test_crops_are_held_to_parity_and_count_for_nothing_else() -> None:

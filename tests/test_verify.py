@@ -224,7 +224,7 @@ def test_picture_shows_the_photographs(run: Path) -> None:
 )
 def test_quality_is_of_the_form_that_the_budget_is_meant_on(run: Path, candidate: str, deployed: str) -> None:
     judged = {"latency_ms": 1.0, "measured_ms": 1.0}
-    target = SimpleNamespace(profile=SimpleNamespace(candidate=candidate), judge=lambda *_: judged)
+    target = SimpleNamespace(profile=SimpleNamespace(candidate=candidate), differences=(), judge=lambda *_: judged)
     report = check(run, target=target)
     image = report["quality"]["odd"]["images"][0]
     assert report["deployed"] == deployed
@@ -254,8 +254,10 @@ def test_photographs_that_lose_are_shown_only_where_none_gains(
 
 
 def test_verification_is_current_until_something_changes(run: Path, searched_run: Run) -> None:
-    def current(budget: Budget = FREE, thresholds: Thresholds = LENIENT, photographs: str = "ab") -> bool:
-        work = verify_work(run, budget, thresholds, inputs={"photographs": photographs}, timed=False)
+    def current(
+        budget: Budget = FREE, thresholds: Thresholds = LENIENT, photographs: str = "ab", **others: bool
+    ) -> bool:
+        work = verify_work(run, budget, thresholds, inputs={"photographs": photographs}, timed=False, **others)
         return is_current(run / "verify", **work)
 
     assert not current()
@@ -264,6 +266,8 @@ def test_verification_is_current_until_something_changes(run: Path, searched_run
     assert not current(budget=Budget((360, 640), macs=10**12))
     assert not current(thresholds=replace(LENIENT, parity_db=91))
     assert not current(photographs="cd")
+    assert not current(measured=True)
+    assert not current(skip_broken=True)
     searched_run(ARCHITECTURE, seed=1)
     export(run)
     assert not current()

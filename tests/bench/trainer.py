@@ -56,7 +56,7 @@ class Trainer:
         shape = (schedule.batch, 3 if color == "rgb" else 1, schedule.patch, schedule.patch)
         self.forward = replayed(self.network, shape, schedule.device, bf16=schedule.precision == "bf16")
         self.color, self.scale, self.schedule = color, scale, schedule
-        trained, self.watched = hold_out(pairs)
+        trained, self.watched = hold_out(pairs, schedule.patch)
         self.sampler = PatchSampler(trained, scale, schedule.patch, schedule.batch, color, schedule.seed)
         self.optimizer = optimizer_from_groups([{"params": list(network.parameters()), "factor": 1.0}])
         self.step, self.loss = 0, 0.0
