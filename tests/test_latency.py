@@ -139,7 +139,6 @@ def test_more_is_never_faster(model: LatencyModel) -> None:
             "device has activation relu, not prelu; unshuffle 1, not 2",
         ),
         (_net(CELL, stem=1), "device has no 1x1 stem from 3 to 16 channels"),
-        (_net(CELL, tail_width=4), "no profile has tails of 4 channels and a second convolution"),
         (_net(CELL, tail=1), "device has no 1x1 tail from 16 to 12 channels"),
         (_net(CELL, skip="conv5"), "device has no 5x5 skip from 3 to 12 channels"),
         (_net(CELL, width=128), "device has multiples of 4 up to 96 channels, not 128"),
@@ -153,6 +152,12 @@ def test_what_a_profile_does_not_cover_has_no_price(
     with pytest.raises(UnpricedOp, match=f"^profile {message}$") as caught:
         model.predict_ms(architecture)
     assert "sr-pipeline profile" in caught.value.hint
+
+
+def test_a_tail_that_no_profile_has_is_no_reason_to_measure_one(model: LatencyModel) -> None:
+    with pytest.raises(UnpricedOp, match="no profile has tails of 4 channels and a second convolution") as caught:
+        model.predict_ms(_net(CELL, tail_width=4))
+    assert "search under budget.latency_ms" in caught.value.hint
 
 
 def test_another_lr_size_has_no_price(model: LatencyModel) -> None:
