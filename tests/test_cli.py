@@ -356,7 +356,7 @@ def test_readme_lists_every_command_and_exit_code() -> None:
     readme = (ROOT / "README.md").read_text()
     assert {*re.findall(r"^\| `sr-pipeline (\w+)", readme, re.MULTILINE)} == {*commands.commands}
     codes = {int(code) for code in re.findall(r"^\| (\d+) \|", readme, re.MULTILINE)}
-    assert codes == {0, INTERRUPTED, *(found.exit_code for found in CLASSES if found is not errors.PipelineError)}
+    assert codes == {0, 1, INTERRUPTED, *(found.exit_code for found in CLASSES if found is not errors.PipelineError)}
 
 
 def test_readme_shows_what_mistakes_look_like(
