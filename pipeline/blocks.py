@@ -13,6 +13,13 @@ SLOPE = 0.1  # that PReLU and ACON begin with
 SHARPNESS = 4.0  # of ACON's bend; 1 is that of a SiLU
 
 
+def unrounded(module: nn.Module, features: Tensor) -> Tensor:
+    """What a module makes outside of autocast: for the image itself, of whose 8 bits bfloat16 rounds some away."""
+    with torch.autocast(features.device.type, enabled=False):
+        made: Tensor = module(features.to(next(module.parameters()).dtype))
+    return made
+
+
 class CollapsibleConv(nn.Module):
     """A convolution trained as a sum of parallel branches that collapse into one kernel *before* it is applied.
 

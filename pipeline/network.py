@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipeline.architecture import Architecture, Cell, architecture_from_dict
-from pipeline.blocks import RESIDUAL_START, START, ZERO_START, CollapsibleConv, activation, trilevel_op
+from pipeline.blocks import RESIDUAL_START, START, ZERO_START, CollapsibleConv, activation, trilevel_op, unrounded
 from pipeline.budget import Cost
 from pipeline.errors import StaleArtifact
 from pipeline.manifest import atomic_path
@@ -128,16 +128,18 @@ class Network(nn.Module):
     def forward(self, lr: Tensor) -> Tensor:
         architecture = self.architecture
         image = lr
-        if architecture.unshuffle > 1 and self.form == "training":
+        trained = self.form == "training"
+        if architecture.unshuffle > 1 and trained:
             image = F.pixel_unshuffle(lr, architecture.unshuffle)
         features = self.stem_activation(self.stem(image))
         for step in self.path:
             features = step(features)
-        out: Tensor = self.tail(features)
+        makes_image = trained and architecture.skip == "none"
+        out: Tensor = unrounded(self.tail, features) if makes_image else self.tail(features)
         if self.spread is not None:
             out = self.spread(out)
         if self.skip is not None:
-            out = out + self.skip(image)
+            out = out + (unrounded(self.skip, image) if trained else self.skip(image))
         if architecture.shuffle > 1:
             out = F.pixel_shuffle(out, architecture.shuffle)
         if architecture.skip == "nearest":

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.architecture import TRILEVEL_OPS, Architecture
+from pipeline.blocks import unrounded
 from pipeline.budget import Budget
 from pipeline.config import Relaxation
 from pipeline.network import Network, TrilevelCell, Up, network_from_architecture
@@ -100,7 +101,7 @@ class TrilevelSupernet(nn.Module):
             if node in gammas and gammas[node] > 0:
                 # A 0-dimensional factor leaves the features in their own precision.
                 mixed.append(gammas[node] * features[node])
-        out: Tensor = self.tail(sum(mixed[1:], start=mixed[0]))
+        out = unrounded(self.tail, sum(mixed[1:], start=mixed[0]))
         return F.pixel_shuffle(out, self.shuffle)
 
     def set_radius(self, fraction: float) -> None:

@@ -144,3 +144,14 @@ def test_a_full_disk_is_the_users_to_mend(
     with pytest.raises(ConfigError, match="No space left"):
         save_network(tmp_path / "weights.safetensors", network)
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("skip", ["conv3", "nearest", "none"])
+def test_bfloat16_does_not_round_the_image(skip: str) -> None:
+    network = network_from_architecture(Architecture("edge", 2, "rgb", 8, (), skip=skip))
+    image = frame(network.architecture)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        output = network(image)
+    assert output.dtype == torch.float32
+    if skip != "none":  # the tail starts at zero, so the network starts as its skip
+        assert torch.equal(output, F.interpolate(image, scale_factor=2.0, mode="nearest"))

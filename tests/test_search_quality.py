@@ -28,7 +28,16 @@ from tests.bench.board import (
     macs_per_pixel,
     rows,
 )
-from tests.bench.board_file import append, code_of, elsewhere, known_from_results, older, read_results, search_version
+from tests.bench.board_file import (
+    append,
+    code_of,
+    elsewhere,
+    known_from_results,
+    older,
+    read_results,
+    rounded,
+    search_version,
+)
 from tests.bench.board_picture import FASTEST, picture_of_board
 from tests.bench.board_tables import GAIN, PEER_GAIN, decided, hand_bar, hand_missing, markdown, targets
 from tests.bench.contest import Place, best_recipe, best_shape, run_row
@@ -413,8 +422,15 @@ def test_rows_of_another_search_are_named() -> None:
     known = {"a": {**LINE, "search_version": search_version()}, "b": {**LINE, "search_version": "other"}, "c": LINE}
     assert older(known) == ["b", "c"]
     assert older({"a": {**LINE, "kind": "hand"}}) == []
-    same = {"kind": "ours", "search_version": "acbf509e9e93"}
-    assert older({"macs-64K/ours/seed0": same, "relaxation/softmax/seed0": same}) == ["relaxation/softmax/seed0"]
+    names = ["latency/ECBSR-M4C16/ours best/seed0", "macs-64K/ours/seed0"]
+    same = {"kind": "ours", "search_version": "df775b1c0ecd"}
+    assert older(dict.fromkeys(names, same)) == names[1:]
+
+
+def test_peers_without_a_skip_are_not_trained_in_bfloat16() -> None:
+    made = {"kind": "peer", "precision": "bf16"}
+    known = {"a": made | {"peer": "ESPCN"}, "b": made | {"peer": "SESR-M5"}}
+    assert rounded(known | {"c": made | {"peer": "ESPCN", "precision": "fp32"}}) == ["a"]
 
 
 def test_the_version_of_a_search_is_of_what_it_does() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.board import SEARCHES, Row
+from tests.bench.peers import WITHOUT_SKIP
 
 SCHEMA = 1
 RESULTS = Path("tests/bench/results/search_quality.jsonl")  # from the project's root
@@ -33,14 +34,8 @@ SEARCH = (
 
 # Version -> patterns of the rows of it that this one makes too, as far as it was tried
 SAME = {
-    "98e41449c757": ("*",),  # no limit on gradients: seed 0 ends with the same weights at 8K, 16K and 32K
-    "acbf509e9e93": ("macs-64K/*",),  # with the rate of wide networks for all
-    # Other prices, finalists and their weights, of which a budget of MACs has none
-    "4764fca71da9": ("macs-*", "cost/*", "relaxation/*"),
-    "7625abffee02": ("*",),  # the step not in a function of its own: the same weights after 200 steps
-    "df775b1c0ecd": ("*",),  # evidence rounded to bf16 before it was compared: the same weights after 200 steps
-    # Residuals of other finalists, which these have not
-    "3907cb205974": ("latency/SESR-M5/ours onnxruntime fp32/seed0", "latency/ECBSR-M4C16/ours onnxruntime fp32/seed0"),
+    # Its 3x3 skips were trained in bfloat16; these rows have another skip
+    "df775b1c0ecd": ("latency/QuickSRNet-Small/ours best/seed0", "latency/ECBSR-M4C16/ours best/seed0"),
 }
 STARTS = (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)  # of a statement
 
@@ -125,6 +120,15 @@ def older(known: Mapping[str, Line]) -> list[str]:
         for name, row in known.items()
         if row["kind"] in SEARCHES
         and not any(fnmatchcase(name, pattern) for pattern in made.get(row.get("search_version", ""), ()))
+    ]
+
+
+def rounded(known: Mapping[str, Line]) -> list[str]:
+    """The rows of peers whose image was rounded to bfloat16 in training."""
+    return [
+        name
+        for name, row in known.items()
+        if row["kind"] in ("peer pilot", "peer") and row.get("precision") == "bf16" and row["peer"] in WITHOUT_SKIP
     ]
 
 

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from tests.bench.board import GRID, RELAXED_BUDGET, RIVALS, RUNTIMES, SEEDS, SHORT, Row, recipes_at
-from tests.bench.board_file import elsewhere, older
+from tests.bench.board_file import elsewhere, older, rounded
 from tests.bench.figures import Results
 from tests.bench.peers import PEERS
 
@@ -155,6 +155,8 @@ def markdown(rows: Sequence[Row], known: Results, not_run: Mapping[str, str]) ->
     parts.append(_missing(rows, known))
     if stale := older(known):
         parts.append(f"Made by another, or an unnamed, version of the search, to be run `--again`: {', '.join(stale)}.")
+    if coarse := rounded(known):
+        parts.append(f"Trained in bfloat16, which rounds the image, to be run `--again`: {', '.join(coarse)}.")
     if moved := elsewhere(known):
         parts.append(f"Run on another device than the peer was timed on last, to be run `--again`: {', '.join(moved)}.")
     parts += [f"not run: {name}: {reason}" for name, reason in not_run.items()]

@@ -19,7 +19,7 @@ from tests.bench.board_tables import hand_bar, hand_missing
 from tests.bench.figures import Data, NotRun, Results, of_edge, of_training
 from tests.bench.peer_export import cost_from_peer
 from tests.bench.peer_latency import latencies_of_network, latencies_of_peer
-from tests.bench.peers import peer_from_name
+from tests.bench.peers import WITHOUT_SKIP, peer_from_name
 from tests.bench.search_rows import ours, ours_at_peer, recipe_of, trained_alone
 from tests.bench.side_by_side import cost_of_search
 from tests.bench.trainer import Look, Schedule, Trainer, started
@@ -161,7 +161,10 @@ def _peer(row: Row, data: Data, known: Results, look: Look) -> dict[str, Any]:
     for rate in sorted(pilots, key=pilots.__getitem__, reverse=True):
         torch.manual_seed(row.seed)
         peer = peer_from_name(row.peer, 2)
-        trainer = Trainer(peer, peer.color, 2, data.pairs, _schedule(row, data, rate))
+        schedule = _schedule(row, data, rate)
+        if row.peer in WITHOUT_SKIP:
+            schedule = replace(schedule, precision="fp32")
+        trainer = Trainer(peer, peer.color, 2, data.pairs, schedule)
         trainer.advance(row.steps, look)
         found = of_training(trainer, data)
         if found["watched_psnr_y"] >= pilots[rate]:
@@ -171,6 +174,7 @@ def _peer(row: Row, data: Data, known: Results, look: Look) -> dict[str, Any]:
         raise NotRun(f"{row.peer} ended below its pilots at every rate")
     cost = cost_from_peer(peer, LR_SIZE)
     told = {"architecture": row.peer, "color": peer.color, "rate": rate, "failed_rates": failed}
+    told["precision"] = schedule.precision
     return {**told, "macs": cost.macs / PIXELS, "params": cost.params, **found}
 
 

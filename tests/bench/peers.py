@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from deploy.runners import Color
 
 PEERS = ("FSRCNN", "ESPCN", "SESR-M5", "SESR-M11", "ECBSR-M4C16", "ECBSR-M10C16", "QuickSRNet-Small")
+# Without a skip around all, the image itself goes through the convolutions: not in bfloat16, which rounds it
+WITHOUT_SKIP = ("FSRCNN", "ESPCN", "QuickSRNet-Small")
 
 
 class Peer(nn.Module):

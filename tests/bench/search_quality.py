@@ -36,6 +36,7 @@ from tests.bench.board_file import (
     known_from_results,
     older,
     read_results,
+    rounded,
     search_version,
 )
 from tests.bench.board_picture import picture_of_board
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with atomic_path(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
     print(tables)
-    found, stale = targets(known), [*older(known), *elsewhere(known)]
+    found, stale = targets(known), [*older(known), *rounded(known), *elsewhere(known)]
     missing = [row.name for row in board if owed(row.name, known)]
     passed = not missing and not stale and all(target["reached"] for target in found)
     told = {"targets": found, "missing": missing, "older": stale, "not_run": not_run, "passed": passed}
@@ -130,7 +131,7 @@ def _known(given: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 def _source(given: argparse.Namespace, known: Results) -> Source:
     """With the precision of the rows that are there, so that no row differs from another by a measurement."""
-    there = {row["precision"] for row in known.values()}
+    there = {row["precision"] for row in known.values() if not row["kind"].startswith("peer")}
     precision = given.precision or (there.pop() if len(there) == 1 else "bf16" if bf16_pays(given.device) else "fp32")
     trained = tuple(given.train)
     return Source(given.data, trained, "bf16" if precision == "bf16" else "fp32", given.quick, given.device)
