@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, cast
 
@@ -66,13 +66,13 @@ def open_engine(path: Path, onnx_sha256: str) -> Runner:
 
 def engine_fits(path: Path) -> bool:
     """Whether an engine is for the version of its runtime and the GPU that are here; True where they are absent."""
-    with suppress(DeployError):
-        try:
-            with TensorRtRunner(path):
-                return True
-        except EngineMismatch:
-            return False
-    return True
+    try:
+        with TensorRtRunner(path):
+            return True
+    except EngineMismatch:
+        return False
+    except DeployError:
+        return True
 
 
 def engine_files(

@@ -6,9 +6,9 @@ from dataclasses import fields
 from typing import Any
 
 from pipeline.config import SearchSettings, Settings, TaskSettings, TrainSettings, VerifySettings, load_settings
-from pipeline.manifest import Manifest
+from pipeline.manifest import MODELS, Manifest
 
-FILES = (".safetensors", ".onnx", ".engine", ".toml")  # what a stage reads beside folders of images
+FILES = (*MODELS, ".toml")  # what a stage reads beside folders of images
 CALIBRATION = "calibration/"
 
 
@@ -57,8 +57,8 @@ def _verify(run: str, manifests: Mapping[str, Manifest]) -> Iterable[str]:
     if "search" not in manifests or manifests["search"].settings["budget"] != budget:
         values |= {f"budget.{key}": budget[key] for key in budget}
     values |= {f"verify.{key.name}": thresholds[key.name] for key in fields(VerifySettings) if key.name in thresholds}
-    values |= {"verify.latency": manifest.settings["timed"]}
-    values |= {"data.skip_broken": manifest.settings.get("skip_broken", False)}
+    values["verify.latency"] = manifest.settings["timed"]
+    values["data.skip_broken"] = manifest.settings.get("skip_broken", False)
     return ["verify", run, *_overrides(values)]
 
 

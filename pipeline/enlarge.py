@@ -9,7 +9,7 @@ from deploy.runners import DeployError
 from deploy.upscale import upscale
 from pipeline.backends import candidate_model, deploy_errors, open_named
 from pipeline.errors import ConfigError, DataError, StaleArtifact
-from pipeline.images import SUFFIXES, check_names, listed
+from pipeline.images import SUFFIXES, check_names, listed, names_below
 from pipeline.manifest import atomic_path, check_outputs
 from pipeline.runs import state_of
 
@@ -101,11 +101,7 @@ def _targets(images: list[Path], source: Path, target: Path | None, suffix: str)
     if source.is_dir():
         beside = source if source.name not in ("", "..") else source.resolve()
         folder = target or beside.with_name(beside.name + suffix)
-        stems = [image.stem for image in images]
-        return [
-            folder / f"{stem if stems.count(stem) == 1 else image.name}.png"
-            for image, stem in zip(images, stems, strict=True)
-        ]
+        return [folder / f"{name}.png" for name in names_below(source, images)]
     if target is None or target.is_dir():
         return [(target or source.parent) / f"{source.stem}{suffix}.png"]
     return [target]

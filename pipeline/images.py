@@ -69,11 +69,7 @@ def image_files(folder: str | Path, scale: int) -> list[ImageFile]:
     check_names(paths)
     lr_folder = _lr_folder(root, scale)
     if lr_folder is None:
-        times = Counter(_name(path, root) for path in paths)
-        return [
-            ImageFile(name if times[name] == 1 else path.relative_to(root).as_posix(), path, None)
-            for path, name in ((path, _name(path, root)) for path in paths)
-        ]
+        return [ImageFile(name, path, None) for name, path in zip(names_below(root, paths), paths, strict=True)]
     return _paired(paths, root, lr_folder, scale)
 
 
@@ -106,6 +102,15 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             return _eight_bits(np.asarray(image), path)[:, :, None]
         case mode:
             raise DataError(f"{path}: mode {mode}, which has no defined way to 8-bit RGB")
+
+
+def names_below(root: Path, paths: Sequence[Path]) -> list[str]:
+    """Of each path below `root`, without suffix unless two differ in nothing else."""
+    names = [_name(path, root) for path in paths]
+    times = Counter(names)
+    return [
+        name if times[name] == 1 else path.relative_to(root).as_posix() for name, path in zip(names, paths, strict=True)
+    ]
 
 
 def check_names(paths: Iterable[Path]) -> None:

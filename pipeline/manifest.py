@@ -17,6 +17,7 @@ from typing import Any
 from pipeline.errors import ConfigError, StaleArtifact
 
 SCHEMA = 1
+MODELS = (".safetensors", ".onnx", ".engine")  # outputs that later stages read; folders of images may be called alike
 PACKAGES = (
     "sr-pipeline",
     "torch",

@@ -9,11 +9,10 @@ from pipeline.architecture import architecture_from_json, summary
 from pipeline.budget import Budget
 from pipeline.command_lines import folders_from_manifest
 from pipeline.errors import StaleArtifact
-from pipeline.manifest import check_outputs, read_manifest
+from pipeline.manifest import MODELS, check_outputs, read_manifest
 from pipeline.verdict import SCHEMA
 
 STAGES = ("search", "export", "verify")
-MODELS = (".safetensors", ".onnx", ".engine")  # outputs that later stages read; folders of images may be called alike
 VERDICT = ("deployed", "quality", "total", "parity", "not_run", "failures", "passed")
 
 
@@ -94,8 +93,8 @@ def state_of(run: Path, stage: str) -> dict[str, Any]:
             exported = [f"export/{output}" for output in read_manifest(run / "export").outputs]
             if added := [name for name in exported if name.endswith(MODELS) and name not in manifest.inputs]:
                 raise StaleArtifact(f"{', '.join(added)} came to it since; verify again")
-        if stage == "verify" and (schema := report_of(run, stage).get("schema")) != SCHEMA:
-            raise StaleArtifact(f"its report has schema {schema}, this version reads schema {SCHEMA}; verify again")
+            if (schema := report_of(run, stage).get("schema")) != SCHEMA:
+                raise StaleArtifact(f"its report has schema {schema}, this version reads schema {SCHEMA}; verify again")
     except StaleArtifact as error:
         return never | {"stale": error.message}
     return {"finished": manifest.created, "stale": None, "outputs": list(manifest.outputs)}

@@ -157,13 +157,13 @@ def supernet_from_recipe(
 def hold_out(pairs: Sequence[Pair], patch: int) -> tuple[list[Pair], list[Pair]]:
     """Pairs to train on, and up to 8 to watch the progress on: one of 25, none of them trained on.
 
-    With fewer than 25 images none can be spared: the first is watched although it is trained on. Images that are
-    smaller than a patch of `patch` LR pixels count for neither.
+    With fewer than 25 images none can be spared: the first is watched although it is trained on. What is smaller than
+    a patch of `patch` LR pixels is not watched; that it is not trained on, `PatchSampler` says.
     """
-    pairs = [pair for pair in pairs if min(pair.lr.shape[:2]) >= patch]
-    watched = list(pairs[::25][:8]) if len(pairs) >= 25 else []
+    whole = [pair for pair in pairs if min(pair.lr.shape[:2]) >= patch]
+    watched = whole[::25][:8] if len(whole) >= 25 else []
     names = {id(pair) for pair in watched}
-    return [pair for pair in pairs if id(pair) not in names], watched or list(pairs[:1])
+    return [pair for pair in pairs if id(pair) not in names], watched or whole[:1]
 
 
 class Training:
@@ -347,9 +347,8 @@ class Training:
             return None
         notes, mine = checkpoint.notes, self._identity(inputs)
         if checkpoint.identity != mine:
-            other = {device: self._identity(inputs, device) for device in get_args(TorchDevice)}
-            for device, identity in other.items():
-                if checkpoint.identity == identity:
+            for device in get_args(TorchDevice):
+                if checkpoint.identity == self._identity(inputs, device):
                     raise ConfigError(
                         f"{path} was trained on {device} up to step {notes['step']}, and goes on there alone",
                         f"set train.device = {device}, or delete the file to start again on {self.train_device}",

@@ -29,9 +29,8 @@ from pipeline.data import Pair
 from pipeline.errors import BackendMissing, DataError, StaleArtifact
 from pipeline.forms import measure, odd_crop, outputs_and_image
 from pipeline.latencies import Progress, time_forms
-from pipeline.manifest import atomic_path, check_outputs, claim, write_json, write_manifest
+from pipeline.manifest import MODELS, atomic_path, check_outputs, claim, write_json, write_manifest
 from pipeline.network import Network, fvcore_cost, load_network
-from pipeline.runs import MODELS
 from pipeline.target import Target
 from pipeline.torch_runner import Computed, TorchRunner
 from pipeline.verdict import Photograph, Thresholds, report_from_measurements

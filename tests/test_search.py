@@ -245,7 +245,7 @@ def test_the_images_to_watch_are_not_trained_on(pairs: list[Pair]) -> None:
     assert not {pair.name for pair in trained} & {pair.name for pair in watched}
     assert hold_out(many[:5], 8) == (many[:5], many[:1])
     tiny = replace(many[0], lr=many[0].lr[:7], hr=many[0].hr[:14])
-    assert hold_out([tiny, *many[:5]], 8) == (many[:5], many[:1])
+    assert hold_out([tiny, *many[:5]], 8) == ([tiny, *many[:5]], many[:1])
 
 
 def test_costs_are_of_the_delivered_network(tmp_path: Path, pairs: list[Pair]) -> None:

@@ -174,8 +174,7 @@ def _peer(row: Row, data: Data, known: Results, look: Look) -> dict[str, Any]:
         raise NotRun(f"{row.peer} ended below its pilots at every rate")
     cost = cost_from_peer(peer, LR_SIZE)
     told = {"architecture": row.peer, "color": peer.color, "rate": rate, "failed_rates": failed}
-    told["precision"] = schedule.precision
-    return {**told, "macs": cost.macs / PIXELS, "params": cost.params, **found}
+    return {**told, "precision": schedule.precision, "macs": cost.macs / PIXELS, "params": cost.params, **found}
 
 
 def _pilots(peer: str, known: Results) -> dict[float, float]:
