@@ -196,9 +196,10 @@ def test_tables_say_what_has_not_run() -> None:
     assert "| ours | edge | 3 | 6000 |" in text
     assert "| 16K | 120 s | 120 s | 1.40 | 500 MiB | 500 MiB | 30.0 ms | 22.0 ms | 20.0 ms | 32.060 | 32.000 |" in text
     assert "not run: macs-8K/plain/seed0: no reason" in text
-    assert "14 of 35 targets wait for rows that have not run." in text
+    assert "| macs-8K: dB over the best hand-designed network | at least 0 | 0.060 | 3 | reached |" in text
+    assert "14 of 35 targets have no figure, as rows of theirs have not run" in text
     assert "macs-16K pilot 45, macs-16K unsearched 3, macs-16K plain 3, macs-16K random 3, macs-16K halving 3" in text
-    assert "version of the search, to be run `--again`: macs-8K/ours/seed0, macs-8K/ours/seed1" in text
+    assert "version of the product trained: macs-8K hand 21, macs-8K ours 3, cost cost 4, macs-16K" in text
 
 
 def test_tables_say_on_what_rows_were_trained() -> None:
@@ -239,7 +240,13 @@ def test_what_ran_on_another_device_than_its_peer_is_to_be_run_again() -> None:
     assert elsewhere(known) == []
     known["latency/ESPCN/ours best/seed1"]["profile"] = "board"
     assert elsewhere(known) == ["latency/ESPCN/ours best/seed1"]
-    assert "to be run `--again`: latency/ESPCN/ours best/seed1." in markdown(rows(), known, {})
+    assert "again with `--stale`, 1 rows, run on another device" in markdown(rows(), known, {})
+    assert fromstring(picture_of_board(known)).findall(".//{*}circle[@class='ours']")
+    for seed in SEEDS:
+        known[f"latency/ESPCN/ours best/seed{seed}"]["profile"] = "board"
+    assert not fromstring(picture_of_board(known)).findall(".//{*}circle[@class='ours']")
+    del known["latency/ESPCN/time"]
+    assert len(elsewhere(known)) == len(SEEDS)
 
 
 def test_the_picture_shows_all_that_has_run() -> None:
@@ -330,7 +337,7 @@ def test_a_quick_board_runs_goes_on_and_is_read_again(tmp_path: Path, capsys: py
     assert not [name for name in found["missing"] if name.startswith("macs-8K")]
     assert {row["steps"] for row in found["rows"].values()} == {6, 24}
     assert not found["passed"]
-    assert not found["older"]
+    assert not found["stale"]
     assert found["rows"]["macs-8K/ours/seed0"]["share"] <= 1.0
     assert all(0 < row["psnr_y"]["mean"] < 60 and row["memory_mib"] > 0 for row in found["rows"].values())
     assert all(row["psnr_y"]["mean"] > 15 for row in found["rows"].values() if row["kind"] in ("hand", "ours"))
@@ -346,6 +353,12 @@ def test_a_quick_board_runs_goes_on_and_is_read_again(tmp_path: Path, capsys: py
     again = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]["macs-8K/hand/16x4/seed0"]
     assert len(results.read_text().splitlines()) == len(lines) + 1
     assert again["psnr_y"] == found["rows"]["macs-8K/hand/16x4/seed0"]["psnr_y"]
+    append(results, {**again, "search_version": "another"})
+    search_quality.main([*arguments, "--list", "--only", "macs-8K/hand/16x4/seed0"])
+    assert capsys.readouterr().out.split() == ["stale", "macs-8K/hand/16x4/seed0"]
+    search_quality.main([*arguments, "--stale"])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["stale"] == []
+    assert len(results.read_text().splitlines()) == len(lines) + 3
     search_quality.main([*arguments, "--only", "cost/8K/*"])
     row = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]["cost/8K/seed0"]
     assert row["search"]["weights"] == found["rows"]["macs-8K/ours/seed0"]["weights"]
@@ -421,7 +434,7 @@ def test_rows_of_other_settings_do_not_count(tmp_path: Path, changed: dict[str, 
 def test_rows_of_another_search_are_named() -> None:
     known = {"a": {**LINE, "search_version": search_version()}, "b": {**LINE, "search_version": "other"}, "c": LINE}
     assert older(known) == ["b", "c"]
-    assert older({"a": {**LINE, "kind": "hand"}}) == []
+    assert older({"a": {**LINE, "kind": "hand"}, "b": {**LINE, "kind": "peer"}}) == ["a"]
     names = ["latency/ECBSR-M4C16/ours best/seed0", "macs-64K/ours/seed0"]
     same = {"kind": "ours", "search_version": "df775b1c0ecd"}
     assert older(dict.fromkeys(names, same)) == names[1:]
@@ -501,8 +514,8 @@ def test_line_that_does_not_fit_is_not_begun(tmp_path: Path) -> None:
 
 
 def test_rows_can_be_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "rows.jsonl"
-    append(path, LINE)
+    path, made = tmp_path / "rows.jsonl", {"search_version": search_version()}
+    append(path, {**LINE, **made})
     search_quality.main(["--list", "--only", "macs-8K/ours/*", "--results", str(path)])
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
         ["done", "macs-8K/ours/seed0"],
@@ -510,7 +523,7 @@ def test_rows_can_be_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         ["macs-8K/ours/seed2"],
     ]
     for shape, psnr in (("8x13", 32.0), ("16x4", 31.0)):
-        append(path, {**LINE, **result(psnr, kind="hand"), "name": f"macs-8K/hand/{shape}/seed0"})
+        append(path, {**LINE, **result(psnr, kind="hand"), **made, "name": f"macs-8K/hand/{shape}/seed0"})
     search_quality.main(["--list", "--only", "macs-8K/hand/*x*4/seed?", "--results", str(path)])
     states = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert states == [["done", "macs-8K/hand/16x4/seed0"], *(["decided", f"macs-8K/hand/16x4/seed{n}"] for n in (1, 2))]

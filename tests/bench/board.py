@@ -16,7 +16,7 @@ SEEDS = (0, 1, 2)
 LONG_BUDGET = RELAXED_BUDGET = 16_000
 RIVALS = ("random", "halving")  # kinds of rows that look for a network otherwise
 SHORT = 0.05  # dB by which a first seed falls short of what it has to be, from which it needs no further ones
-SEARCHES = ("ours", "ours at peer", "unsearched", "cost")  # kinds of rows that depend on it
+NOT_OF_OURS = ("peer pilot", "peer", "time")  # kinds of rows that train nothing that `pipeline` builds
 DEFAULT: Relaxation = SearchSettings().relaxation
 
 GRID_SHARE = 0.85  # of its budget, that a shape uses at least

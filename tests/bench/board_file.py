@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.bench.board import SEARCHES, Row
+from tests.bench.board import NOT_OF_OURS, Row
 from tests.bench.peers import WITHOUT_SKIP
 
 SCHEMA = 1
@@ -113,13 +113,19 @@ def code_of(source: str) -> str:
     return re.sub(r",([)\]}])", r"\1", "".join("".join(found).split()))
 
 
+def stale(known: Mapping[str, Line]) -> list[str]:
+    """The rows that are to be run again."""
+    found = {*older(known), *rounded(known), *elsewhere(known)}
+    return [name for name in known if name in found]
+
+
 def older(known: Mapping[str, Line]) -> list[str]:
-    """The rows that another version of the search made, or one that they do not name."""
+    """The rows whose networks another version of `SEARCH` made, or one that they do not name."""
     made = {**SAME, search_version(): ("*",)}
     return [
         name
         for name, row in known.items()
-        if row["kind"] in SEARCHES
+        if row["kind"] not in NOT_OF_OURS
         and not any(fnmatchcase(name, pattern) for pattern in made.get(row.get("search_version", ""), ()))
     ]
 
@@ -139,5 +145,5 @@ def elsewhere(known: Mapping[str, Line]) -> list[str]:
         name
         for name, row in known.items()
         if row["kind"] == "ours at peer"
-        and row["profile"] not in known[f"latency/{row['peer']}/time"]["profiles"].values()
+        and row["profile"] not in known.get(f"latency/{row['peer']}/time", {}).get("profiles", {}).values()
     ]

@@ -9,6 +9,7 @@ from pipeline.budget import short
 from pipeline.charts import HEIGHT, WIDTH, Point, scatter
 from pipeline.svg import add, markup, picture
 from tests.bench.board import GRID, RUNTIMES
+from tests.bench.board_file import elsewhere
 from tests.bench.board_tables import hand_bar, means, seeds
 from tests.bench.figures import Results
 from tests.bench.peers import PEERS, peer_from_name
@@ -62,7 +63,12 @@ def _over_macs(known: Results) -> str:
 
 
 def _over_latency(runtime: str, known: Results) -> str:
-    """runtime: of `RUNTIMES`. Empty where nothing that was timed in it is trained yet."""
+    """runtime: of `RUNTIMES`. Empty where nothing that was timed in it is trained yet.
+
+    Without what ran on another device than its peer, which says nothing beside it.
+    """
+    moved = elsewhere(known)
+    known = {name: row for name, row in known.items() if name not in moved}
     points = []
     for peer in PEERS:
         points += _at(f"latency/{peer}/time", runtime, _label(peer), means(f"latency/{peer}/peer", known), known)

@@ -13,6 +13,24 @@ from tests.bench.peers import PEERS
 
 SETS = ("Set5", "Set14", "B100", "mean")
 GAIN, PEER_GAIN, MOST_TIME, MOST_SPREAD, LEAST_SHARE = 0.05, 0.30, 1.5, 0.05, 0.90
+LEGEND = (
+    "PSNR-Y in dB at x2, means of seeds. Set14+B100, which the targets are about, is the mean of the two sets' means.",
+    "All train on the same images and patches. Seconds are of single runs, whatever else the machine did, and left out"
+    " where seeds ran on several; what a search costs is measured turn about, at first, at last and after the cut.",
+    f"A hand-designed shape more than {SHORT} dB behind the best of them with its first seed has no further ones, nor"
+    " has random search or successive halving as far behind the search, or a search in the time of a peer as far from"
+    f" gaining {PEER_GAIN} dB over it.",
+    "A shape is `width x convolutions`. Recipes are tried for 1,500 steps, on training images held out, and the best of"
+    " them trains the shape: `identity` starts near the identity, at rate 4e-3; `half` with half of it; `random` nearly"
+    " without it, at 2e-3; `residual` is `identity` with residuals over two convolutions; `gentle` is that at 3e-3. All"
+    " have re-parameterised branches; `plain` is the best shape without them.",
+    "`unsearched` is what the search begins with, trained alone, with its activation and tail, which the hand-designed"
+    " networks have not. `gap`: dB between the mixture and the network cut out of it.",
+    "The search was developed at 16K MACs, and the rate of wide networks at 64K, on the same test sets.",
+    "At equal latency a peer has its time in onnxruntime fp32, and in the runtime and precision that is fastest for it,"
+    " `best`; ours then run in what is fastest for them. Their PSNR is of the exported model; that of peers is of"
+    " float32, even where their time is not.",
+)
 
 
 def means(prefix: str, known: Results) -> list[float]:
@@ -67,7 +85,10 @@ def decided(name: str, known: Results) -> bool:
 
 
 def targets(known: Results) -> list[dict[str, Any]]:
-    """Each with "name", "asked", "value" (None where rows are missing) and "reached" (None likewise)."""
+    """Each with "name", "asked", "seeds" of ours, "value" (None where rows are missing) and "reached" (None likewise).
+
+    The same seed is compared on one machine alone, as another rounds otherwise.
+    """
     found, gains = [], []
     for macs in GRID:
         section, bar = f"macs-{macs // 1000}K", hand_bar(macs, known)
@@ -76,22 +97,23 @@ def targets(known: Results) -> list[dict[str, Any]]:
         values = [row["psnr_y"]["mean"] for row in ours]
         gain = fmean(values) - bar[1] if bar is not None and complete else None
         gains.append(gain)
-        found.append(_target(f"{section}: dB over the best hand-designed network", 0.0, gain))
+        found.append(_target(f"{section}: dB over the best hand-designed network", 0.0, gain, len(ours)))
         shares = [row["share"] for row in ours]
         least = min(shares) if len(ours) == len(SEEDS) else None
         name = f"{section}: least share of the budget, all within it"
-        found.append(_target(name, LEAST_SHARE, least, kept=all(share <= 1.0 for share in shares)))
+        found.append(_target(name, LEAST_SHARE, least, len(ours), kept=all(share <= 1.0 for share in shares)))
         spread = max(values) - min(values) if len(values) == len(SEEDS) else None
-        found.append(_target(f"{section}: dB between seeds", MOST_SPREAD, spread, most=True))
+        found.append(_target(f"{section}: dB between seeds", MOST_SPREAD, spread, len(ours), most=True))
         first, cost = known.get(f"{section}/ours/seed0"), known.get(f"cost/{macs // 1000}K/seed0")
         time = cost["ratio"] if cost else None
-        found.append(_target(f"{section}: time over that of training the network alone", MOST_TIME, time, most=True))
+        found.append(_target(f"{section}: time over that of training the network alone", MOST_TIME, time, 1, most=True))
         same = None
-        if first and cost and _machine(first) == _machine(cost):  # another machine rounds otherwise
+        if first and cost and _machine(first) == _machine(cost):
             same = float(first["weights"] == cost["search"]["weights"])
-        found.append(_target(f"{section}: the same seed twice gives the same weights", 1.0, same))
+        found.append(_target(f"{section}: the same seed twice gives the same weights", 1.0, same, 1))
     mean = fmean(gain for gain in gains if gain is not None) if None not in gains else None
-    found.append(_target("all budgets: dB over the best hand-designed network, in the mean", GAIN, mean))
+    least_seeds = min(len(seeds(f"macs-{macs // 1000}K/ours", known)) for macs in GRID)
+    found.append(_target("all budgets: dB over the best hand-designed network, in the mean", GAIN, mean, least_seeds))
     for peer in PEERS:
         theirs = means(f"latency/{peer}/peer", known)
         for runtime in RUNTIMES:
@@ -101,34 +123,28 @@ def targets(known: Results) -> list[dict[str, Any]]:
             wanted = [f"{one}/seed{seed}" for one in (prefix, f"latency/{peer}/peer") for seed in SEEDS]
             complete = not any(owed(row, known) for row in wanted)
             gain = fmean(values) - fmean(theirs) if complete else None
-            found.append(_target(f"{peer}, {runtime}: dB over it in its time", PEER_GAIN, gain, kept=kept))
+            name = f"{peer}, {runtime}: dB over it in its time"
+            found.append(_target(name, PEER_GAIN, gain, len(values), kept=kept))
     return found
 
 
-def _target(name: str, asked: float, value: float | None, *, most: bool = False, kept: bool = True) -> dict[str, Any]:
-    """kept: whether all networks are within their budget, without which nothing is reached."""
+def _target(
+    name: str, asked: float, value: float | None, count: int, *, most: bool = False, kept: bool = True
+) -> dict[str, Any]:
+    """count: of seeds. kept: whether all networks are within their budget, without which nothing is reached."""
     reached = None if value is None else kept and (value <= asked if most else value >= asked)
-    return {"name": name, "asked": f"{'at most' if most else 'at least'} {asked:g}", "value": value, "reached": reached}
+    told = f"{'at most' if most else 'at least'} {asked:g}"
+    return {"name": name, "asked": told, "seeds": count, "value": value, "reached": reached}
 
 
 def markdown(rows: Sequence[Row], known: Results, not_run: Mapping[str, str]) -> str:
     """Sections of tables; a row that has not run is not in them, and is counted at the end."""
     parts = [
         "# Scoreboard of the search",
-        "`python -m tests.bench.search_quality --markdown tests/bench/RESULTS.md` runs what is missing, writes this;"
-        " rows: `tests/bench/results/search_quality.jsonl`. PSNR-Y in dB at x2, means of seeds. Set14+B100, "
-        "which the targets are about, is the mean of the two sets' means. All train on the same images and patches. "
-        "Seconds are of single runs, whatever else the machine did; what a search costs is measured turn about. A "
-        f"hand-designed shape that is more than {SHORT} dB behind the best of them with its first seed has no further "
-        "ones, nor has random search or successive halving that is as far behind the search, or a search within the "
-        f"time of a peer that is as far from gaining {PEER_GAIN} dB over it. At equal latency a peer has its time in "
-        "onnxruntime fp32, and in the runtime and precision that is fastest for it, `best`; ours then run in what is "
-        "fastest for them, and their PSNR is of the exported model, while that of peers is of float32 even where their "
-        "time is not. "
-        "The search was developed at 16K MACs, and the rate of wide networks at 64K, on the same test sets. "
-        "`unsearched` is what it begins with, trained alone, with its activation and tail, which the hand-designed "
-        "networks have not. "
-        "The picture is `tests/bench/results/search_quality.svg` (`--picture`).",
+        "`python -m tests.bench.search_quality --markdown tests/bench/RESULTS.md` runs what is missing, on a GPU with"
+        " `--device cuda`, and writes this; rows: `tests/bench/results/search_quality.jsonl`; drawn:"
+        " `tests/bench/results/search_quality.svg` (`--picture`).",
+        "\n".join(f"- {line}" for line in LEGEND),
     ]
     parts += _made_on(known)
     for section in dict.fromkeys(row.name.partition("/")[0] for row in rows):
@@ -145,30 +161,40 @@ def markdown(rows: Sequence[Row], known: Results, not_run: Mapping[str, str]) ->
             parts.append(_section(section, shown, known))
     found = targets(known)
     lines = [
-        f"| {one['name']} | {one['asked']} | {one['value']:.3f} | {'reached' if one['reached'] else 'not reached'} |"
+        f"| {one['name']} | {one['asked']} | {one['value']:.3f} | {one['seeds']} |"
+        f" {'reached' if one['reached'] else 'not reached'} |"
         for one in found
         if one["value"] is not None
     ]
-    head = ["| target | asked | found | |", "|---|---|---|---|"] if lines else []
-    waiting = f"{len(found) - len(lines)} of {len(found)} targets wait for rows that have not run."
-    parts.append("\n".join(["## Targets", "", *head, *lines, *([""] if lines else []), waiting]))
+    head = ["| target | asked | found | seeds | |", "|---|---|---|---|---|"] if lines else []
+    parts.append("\n".join(["## Targets", "", *head, *lines]))
+    if waiting := [one["name"] for one in found if one["value"] is None]:
+        why = "rows of theirs have not run, or the same seed not twice on one machine"
+        parts.append(f"{len(waiting)} of {len(found)} targets have no figure, as {why}: {'; '.join(waiting)}.")
     parts.append(_missing(rows, known))
-    if stale := older(known):
-        parts.append(f"Made by another, or an unnamed, version of the search, to be run `--again`: {', '.join(stale)}.")
-    if coarse := rounded(known):
-        parts.append(f"Trained in bfloat16, which rounds the image, to be run `--again`: {', '.join(coarse)}.")
-    if moved := elsewhere(known):
-        parts.append(f"Run on another device than the peer was timed on last, to be run `--again`: {', '.join(moved)}.")
+    for names, what in (
+        (older(known), "networks that another, or an unnamed, version of the product trained"),
+        (rounded(known), "peers trained in bfloat16, which rounds the image"),
+        (elsewhere(known), "run on another device than the peer was timed on last"),
+    ):
+        if names:
+            parts.append(f"To be run again with `--stale`, {len(names)} rows, {what}: {_counts(names, known)}.")
     parts += [f"not run: {name}: {reason}" for name, reason in not_run.items()]
     return "\n\n".join(parts) + "\n"
 
 
 def _missing(rows: Sequence[Row], known: Results) -> str:
     """How many rows have not run, and of what kinds."""
-    counts = Counter(f"{row.name.partition('/')[0]} {row.kind}" for row in rows if owed(row.name, known))
-    needless = sum(row.name not in known for row in rows) - counts.total()
-    said = f"{len(known)} rows have run, {needless} are decided by their first seed, {counts.total()} have not run"
-    return f"{said}: {', '.join(f'{name} {count}' for name, count in counts.items())}." if counts else f"{said}."
+    wanted = {row.name: {"kind": row.kind} for row in rows if owed(row.name, known)}
+    needless = sum(row.name not in known for row in rows) - len(wanted)
+    said = f"{len(known)} rows have run, {needless} are decided by their first seed, {len(wanted)} have not run"
+    return f"{said}: {_counts([*wanted], wanted)}." if wanted else f"{said}."
+
+
+def _counts(names: Sequence[str], known: Results) -> str:
+    """How many rows of each section and kind."""
+    counts = Counter(f"{name.partition('/')[0]} {known[name]['kind']}" for name in names)
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def _made_on(known: Results) -> list[str]:
@@ -188,6 +214,15 @@ def _machine(row: Mapping[str, Any]) -> str:
     on = row["device"]
     device = on["gpu"] if "gpu" in on else f"{on['cpu']}, {threads} ({on['features']})"
     return f"{device}, PyTorch {row['torch']} in {row['precision']}, trained on {' and '.join(row['trained_on'])}"
+
+
+def _device(row: Mapping[str, Any]) -> str:
+    """What a row was trained on, in a few words; empty where it does not say."""
+    on = row.get("device", {})
+    if "gpu" in on or not on:
+        return str(on.get("gpu", ""))
+    amx = ", AMX" if "amx_bf16" in on["features"] else ""
+    return f"{'Xeon' if 'Xeon' in on['cpu'] else on['cpu']}{amx}"
 
 
 def _section(section: str, names: Sequence[str], known: Results) -> str:
@@ -222,14 +257,17 @@ def _section(section: str, names: Sequence[str], known: Results) -> str:
         if "peer_ms" in first:
             peer = f"{first['peer_ms']:.1f} in {first.get('peer_candidate', first['candidate'])}"
             notes.append(f"{first['latency_ms']:.1f} ms in {first['candidate']} of {peer}")
-        seconds = [row["seconds"] for row in rows if row["seconds"]]
+        if "rate" in first:
+            notes.append(f"rate {first['rate']:g}")
+        on = dict.fromkeys(map(_device, rows))
+        seconds = [row["seconds"] for row in rows if row["seconds"] and len(on) == 1]
         macs = f"{fmean(row['macs'] for row in rows):,.0f}"
         cells = [name.partition("/")[2], ", ".join(notes), str(len(rows)), str(first["steps"]), macs, share]
         cells += [
             *sets[-len(SETS) :],
             f"{max(values) - min(values):.3f}" if len(values) > 1 else "",
             f"{fmean(seconds):.0f}" if seconds else "",
-            " and ".join(sorted({row.get("device", {}).get("gpu", "CPU") for row in rows})),
+            " and ".join(on),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -237,7 +275,7 @@ def _section(section: str, names: Sequence[str], known: Results) -> str:
 
 def _costs(names: Sequence[str], known: Results) -> str:
     """Search and training beside training alone, turn about, and how a step gets cheaper as the search converges."""
-    head = ["budget", "search + training", "alone", "ratio", "peak memory", "alone", "step: first", "last", "then"]
+    head = ["budget", "search + training", "alone", "ratio", "peak memory", "alone", "step: early", "late", "then"]
     head += ["Set14+B100", "alone"]
     lines = ["## What the search costs", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for name in names:

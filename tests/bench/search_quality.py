@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -27,17 +27,15 @@ from pipeline.errors import PipelineError
 from pipeline.manifest import atomic_path
 from pipeline.profile import FOLDER, profile_path
 from pipeline.torch_runner import Device
-from tests.bench.board import SEARCHES, STEPS, Row, rows
+from tests.bench.board import NOT_OF_OURS, STEPS, Row, rows
 from tests.bench.board_file import (
     RESULTS,
     SCHEMA,
     append,
-    elsewhere,
     known_from_results,
-    older,
     read_results,
-    rounded,
     search_version,
+    stale,
 )
 from tests.bench.board_picture import picture_of_board
 from tests.bench.board_tables import decided, markdown, owed, targets
@@ -60,27 +58,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not any(fnmatchcase(row.name, pattern) for row in board):
             parser.error(f"no row is named {pattern}; --list names all")
     known = _known(given)
+    old = {*stale(known)}
+    again = {row.name for row in board} if given.again else old if given.stale else set[str]()
     if given.list:
         for row in chosen:
-            state = "done" if row.name in known else "decided" if decided(row.name, known) else ""
+            ran = "stale" if row.name in old else "done"
+            state = ran if row.name in known else "decided" if decided(row.name, known) else ""
             print(f"{state:7}  {row.name}")
         return
-    waiting = [row for row in chosen if given.again or row.name not in known]
+    waiting = [row for row in chosen if row.name in again or row.name not in known]
     for needed in ("benchmarks", *given.train) if waiting and not given.quick else ():
         if not (given.data / needed).is_dir():
             parser.error(f"no folder {needed} in {given.data}; name that of the research images with --data or SR_DATA")
     not_run: dict[str, str] = {}
-    complete = not waiting or run_rows(waiting, given, known, not_run)
+    complete = not waiting or run_rows(waiting, again, given, known, not_run)
     tables = markdown(board, known, not_run)
     for path, text in ((given.markdown, tables), (given.picture, picture_of_board(known))):
         if path is not None:
             with atomic_path(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
     print(tables)
-    found, stale = targets(known), [*older(known), *rounded(known), *elsewhere(known)]
+    found, left = targets(known), stale(known)
     missing = [row.name for row in board if owed(row.name, known)]
-    passed = not missing and not stale and all(target["reached"] for target in found)
-    told = {"targets": found, "missing": missing, "older": stale, "not_run": not_run, "passed": passed}
+    passed = not missing and not left and all(target["reached"] for target in found)
+    told = {"targets": found, "missing": missing, "stale": left, "not_run": not_run, "passed": passed}
     print(json.dumps({"rows": known, **told}))
     if not complete:
         raise SystemExit(INTERRUPTED)
@@ -90,6 +91,7 @@ def _given(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, ar
     parser = argparse.ArgumentParser(prog="python -m tests.bench.search_quality", description=__doc__)
     parser.add_argument("--only", nargs="+", metavar="PATTERN", help="rows, as in 'macs-16K/hand/*'")
     parser.add_argument("--again", action="store_true", help="run rows that are done or decided; the newer line counts")
+    parser.add_argument("--stale", action="store_true", help="run those again too that --list calls stale")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no row after so many")
     parser.add_argument("--steps", type=int, help=f"of a training, pilots in proportion (default: {STEPS})")
     parser.add_argument("--results", type=Path, help=f"JSON, a row a line (default: {RESULTS})")
@@ -105,7 +107,11 @@ def _given(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, ar
     parser.add_argument("--device", choices=get_args(Device), default="cpu", help="to train on (default: %(default)s)")
     parser.add_argument("--profile", nargs="+", metavar="NAME", help="of this device (default: all in profiles/)")
     parser.add_argument("--work", type=Path, default=Path("runs/search_quality"), help="where searches can go on")
-    parser.add_argument("--list", action="store_true", help="name the rows and end; decided: by their first seed")
+    parser.add_argument(
+        "--list",
+        action="store_true",
+        help="name the rows and end; decided: by their first seed; stale: of another version or device",
+    )
     parser.add_argument("--quick", action="store_true", help="a few small steps of a few rows on embedded photographs")
     given = parser.parse_args(arguments)
     if given.device == "cuda" and not torch.cuda.is_available():
@@ -139,11 +145,15 @@ def _source(given: argparse.Namespace, known: Results) -> Source:
 
 def run_rows(
     waiting: Sequence[Row],
+    again: Set[str],
     given: argparse.Namespace,
     known: dict[str, dict[str, Any]],
     not_run: dict[str, str],
 ) -> bool:
-    """Runs rows and appends each to the results; `known` and `not_run` are filled. False where it was interrupted."""
+    """Runs rows and appends each to the results; `known` and `not_run` are filled. False where it was interrupted.
+
+    again: names of the rows that run even where they are done or decided.
+    """
     deadline = time.monotonic() + 60 * given.minutes
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
@@ -155,7 +165,7 @@ def run_rows(
                 if time.monotonic() > deadline:
                     break
                 known |= _known(given)  # others may run rows too
-                if not (given.again or owed(row.name, known)):
+                if not (row.name in again or owed(row.name, known)):
                     bar.advance(all_rows)
                     continue
                 task = bar.add_task(row.name, total=row.steps, loss="")
@@ -201,7 +211,7 @@ def _facts(row: Row, data: Data) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "precision": data.source.precision,
         "torch": torch.__version__,
-        **({"search_version": search_version()} if row.kind in SEARCHES else {}),
+        **({} if row.kind in NOT_OF_OURS else {"search_version": search_version()}),
     }
 
 

@@ -34,13 +34,16 @@ Job = Callable[[Data, Look], Callable[[], Figures]]  # works, and returns what m
 def cost_of_search(row: Row, source: Source, known: Results, look: Look) -> Figures:
     """ "search" and "alone": figures of each, with "seconds" and "memory_mib"; "ratio" of their seconds.
 
-    Searches with the seed and budget of an earlier row, whose network is trained alone. Raises NotRun without it.
+    Searches with the seed and budget of an earlier row, whose network is trained alone. Raises NotRun without it,
+    or where this one ends with another network.
     """
     name = f"macs-{row.macs // 1000}K/ours/seed{row.seed}"
     if "network" not in known.get(name, {}):
         raise NotRun(f"it needs {name}" if name not in known else f"it needs {name} with its network: run it --again")
     jobs = {"search": partial(_search, row), "alone": partial(_train, row, known[name]["network"])}
     found = turn_about(jobs, source, look)
+    if found["search"]["id"] != found["alone"]["id"]:
+        raise NotRun(f"this search ended with another network than {name}: run that one --again on this machine")
     seconds = {name: figures["seconds"] for name, figures in found.items()}
     return {**found, "ratio": seconds["search"] / seconds["alone"], "seconds": sum(seconds.values())}
 
