@@ -27,13 +27,14 @@ MOST_IMAGES = 12  # sets with more are shown by their mean
 
 
 def console(*, stderr: bool) -> Console:
-    found = Console(stderr=stderr, highlight=False)
-    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=WIDTH)
+    """Shows text as it is: names of files may look like markup."""
+    found = Console(stderr=stderr, highlight=False, markup=False)
+    return found if found.is_terminal else Console(stderr=stderr, highlight=False, markup=False, width=WIDTH)
 
 
 def note(line: str) -> None:
     """One line on stderr."""
-    console(stderr=True).print(line, markup=False, soft_wrap=True)
+    console(stderr=True).print(line, soft_wrap=True)
 
 
 class ProgressBar:
@@ -45,10 +46,10 @@ class ProgressBar:
     def __init__(self, label: str) -> None:
         self._console = console(stderr=True)
         self._bar = Bar(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
             TimeRemainingColumn(),
             console=self._console,
             disable=not self._console.is_terminal,

@@ -2,9 +2,8 @@ import re
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from pipeline.terminal import MOST_IMAGES, ProgressBar, run_table, search_figures
+from pipeline.terminal import MOST_IMAGES, ProgressBar, console, run_table, search_figures
 from pipeline.training import Progress
 
 FIGURES = {"psnr_y": 31.5, "bicubic_psnr_y": 31.0, "ssim_y": 0.91, "bicubic_ssim_y": 0.9}
@@ -35,7 +34,7 @@ def verdict(images: int, *, passed: bool) -> dict[str, Any]:
     }
     return {
         "deployed": "onnxruntime fp32",
-        "quality": {"Set": {**FIGURES, "images": [{"name": f"photo{index}", **FIGURES} for index in range(images)]}},
+        "quality": {"Set": {**FIGURES, "images": [{"name": f"photo{index}[x]", **FIGURES} for index in range(images)]}},
         "total": {**FIGURES, "photographs": 2 * images},
         "parity": [
             {**row, "psnr_between_db": 80.04, "max_abs": 0.0123},
@@ -47,9 +46,9 @@ def verdict(images: int, *, passed: bool) -> dict[str, Any]:
 
 
 def drawn(values: dict[str, Any]) -> str:
-    console = Console(width=120)
-    with console.capture() as captured:
-        console.print(run_table(values))
+    shown = console(stderr=False)
+    with shown.capture() as captured:
+        shown.print(run_table(values))
     return captured.get()
 
 
@@ -74,7 +73,7 @@ def test_table_of_an_unverified_run() -> None:
 @pytest.mark.parametrize(("images", "rows"), [(1, 0), (2, 2), (MOST_IMAGES, MOST_IMAGES), (MOST_IMAGES + 1, 0)])
 def test_small_sets_are_shown_image_by_image(images: int, rows: int) -> None:
     text = drawn(facts(**verdict(images, passed=True)))
-    assert text.count("photo") - text.count("photographs") == rows
+    assert text.count("photo") - text.count("photographs") == text.count("[x]") == rows
     assert re.search(rf"Set, mean of {images} +31.00 +31.50 +\+0.50 +0.9000 +0.9100", text)
 
 
@@ -122,10 +121,11 @@ def test_progress_is_a_bar_in_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
     with ProgressBar("work") as bar:
-        bar(30, 100, "3.6G MACs")
+        bar(30, 100, "3.6G MACs", "photo[x]")
     shown = capsys.readouterr().err
     assert "30/100" in shown
     assert "3.6G MACs" in shown
+    assert "photo[x]" in shown
     assert "━" in shown
 
 
