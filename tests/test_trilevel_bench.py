@@ -25,6 +25,8 @@ def test_search_and_published_network_are_trained_and_compared(
         Image.fromarray(rng.integers(0, 256, (48, 48, 3), np.uint8)).save(tmp_path / folder / "image.png")
     trilevel.main(["--steps", "3", "--batch", "1", "--patch", "8", "--precision", "fp32", "--data", str(tmp_path)])
     found = json.loads(capsys.readouterr().out)
+    assert found["date"]
+    assert len(found["search_version"]) == 12
     assert found["search"]["cut_step"] == 1
     assert 0.9 <= found["search"]["share"] <= 1.0
     assert found["search"]["cut_gap_db"] == pytest.approx(0.0, abs=1e-3)

@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -26,6 +27,7 @@ from pipeline.search import search
 from pipeline.torch_runner import Device, device_named
 from pipeline.training import Progress as SearchProgress
 from pipeline.training import Recipe
+from tests.bench.board_file import search_version
 from tests.bench.figures import MEASURED, TRAINED, with_mean
 from tests.bench.published import published
 from tests.bench.trainer import Schedule, Trainer, scores
@@ -68,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         device=given.device,
     )
     told = {name: getattr(given, name) for name in ("steps", "batch", "patch", "rate", "seed", "precision")}
+    told |= {"date": datetime.now(UTC).isoformat(timespec="seconds"), "search_version": search_version()}
     told |= {"trained_on": TRAINED, "threads": torch.get_num_threads()}
     told |= {"torch": torch.__version__, "device": device_facts(f"torch {given.device}")}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
