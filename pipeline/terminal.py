@@ -29,7 +29,9 @@ MOST_IMAGES = 12  # sets with more are shown by their mean
 def console(*, stderr: bool) -> Console:
     """Shows text as it is: names of files may look like markup."""
     found = Console(stderr=stderr, highlight=False, markup=False)
-    return found if found.is_terminal else Console(stderr=stderr, highlight=False, markup=False, width=WIDTH)
+    if not found.is_terminal:
+        found.width = WIDTH
+    return found
 
 
 def note(line: str) -> None:

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
+from deploy.device import device_facts
 from pipeline.architecture import Architecture, Color, summary
 from pipeline.budget import cost_from_architecture
 from pipeline.data import Pair, load_pairs
@@ -87,6 +90,16 @@ def of_edge(architecture: Architecture, macs: int) -> dict[str, Any]:
     spent = cost.macs / PIXELS
     told = {"architecture": summary(architecture), "id": architecture.id, "macs": spent, "params": cost.params}
     return {**told, "share": spent / macs} if macs else told
+
+
+def of_machine(device: Device) -> dict[str, Any]:
+    """When, on what and with what something is trained."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": device_facts(f"torch {device}"),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 def of_training(trainer: Trainer, data: Data) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Sequence, Set
 from dataclasses import asdict
-from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, get_args
@@ -20,7 +19,6 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from deploy.device import device_facts
 from deploy.probe import memory_mib
 from pipeline.autocast import bf16_pays
 from pipeline.errors import PipelineError
@@ -40,7 +38,7 @@ from tests.bench.board_file import (
 from tests.bench.board_picture import picture_of_board
 from tests.bench.board_tables import decided, markdown, owed, targets
 from tests.bench.contest import Place, run_row
-from tests.bench.figures import TRAINED, Data, NotRun, Results, Source, read_data, settings_of_board
+from tests.bench.figures import TRAINED, Data, NotRun, Results, Source, of_machine, read_data, settings_of_board
 from tests.bench.side_by_side import count_memory_anew
 from tests.bench.trainer import Look
 
@@ -206,11 +204,8 @@ def _facts(row: Row, data: Data) -> dict[str, Any]:
         "seed": row.seed,
         **data.settings,
         "images": len(data.pairs),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": device_facts(f"torch {data.source.device}"),
-        "threads": torch.get_num_threads(),
+        **of_machine(data.source.device),
         "precision": data.source.precision,
-        "torch": torch.__version__,
         **({} if row.kind in NOT_OF_OURS else {"search_version": search_version()}),
     }
 

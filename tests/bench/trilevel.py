@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -18,7 +17,6 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deploy.device import device_facts
 from pipeline.architecture import summary
 from pipeline.budget import Budget, cost_from_architecture
 from pipeline.data import Pair, load_pairs
@@ -28,7 +26,7 @@ from pipeline.torch_runner import Device, device_named
 from pipeline.training import Progress as SearchProgress
 from pipeline.training import Recipe
 from tests.bench.board_file import search_version
-from tests.bench.figures import MEASURED, TRAINED, with_mean
+from tests.bench.figures import MEASURED, TRAINED, of_machine, with_mean
 from tests.bench.published import published
 from tests.bench.trainer import Schedule, Trainer, scores
 
@@ -70,9 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         device=given.device,
     )
     told = {name: getattr(given, name) for name in ("steps", "batch", "patch", "rate", "seed", "precision")}
-    told |= {"date": datetime.now(UTC).isoformat(timespec="seconds"), "search_version": search_version()}
-    told |= {"trained_on": TRAINED, "threads": torch.get_num_threads()}
-    told |= {"torch": torch.__version__, "device": device_facts(f"torch {given.device}")}
+    told |= {"trained_on": TRAINED, **of_machine(given.device), "search_version": search_version()}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("search, and B-1", total=given.steps)
