@@ -4,6 +4,7 @@ import hashlib
 import json
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -66,13 +67,17 @@ def bundle_from_dict(fields: dict[str, Any]) -> Bundle:
         if (schema := fields["schema"]) != SCHEMA:
             raise BundleDamaged(f"the bundle has schema {schema}, this version reads schema {SCHEMA}")
         height, width = map(int, fields["lr_size"])
-        models = tuple(Model(**model) for model in fields["models"])
-        calibration = Model(**fields["calibration"])
-        return Bundle(fields["runtime"], fields["precision"], (height, width), calibration, models)
+        models = tuple(_model(**model) for model in fields["models"])
+        calibration = _model(**fields["calibration"])
+        return Bundle(str(fields["runtime"]), str(fields["precision"]), (height, width), calibration, models)
     except KeyError as error:
         raise BundleDamaged(f"{INDEX} is damaged: it has no {error}") from error
     except (TypeError, ValueError) as error:
         raise BundleDamaged(f"{INDEX} is damaged: {error}") from error
+
+
+def _model(file: str, sha256: str, macs: int, architecture: dict[str, Any]) -> Model:
+    return Model(str(file), str(sha256), int(macs), dict(architecture))
 
 
 @contextmanager
@@ -89,8 +94,8 @@ def open_bundle(path: Path) -> Iterator[tuple[Path, Bundle]]:
             with zipfile.ZipFile(path) as archive:
                 check_names(archive.namelist())
                 archive.extractall(folder)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise BundleDamaged(f"{path} is neither a folder nor a zip: {error}") from error
+        except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # RuntimeError: encrypted
+            raise BundleDamaged(f"{path} is neither a folder nor a whole zip: {error}") from error
         yield Path(folder), _checked(Path(folder))
 
 

@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from deploy.runners import DeployError, ModelMetadata, ModelUnreadable, metadata_from_properties
+from deploy.files import write_at_once
+from deploy.runners import ModelMetadata, ModelUnreadable, metadata_from_properties
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 Shape = tuple[int, int, int]
@@ -129,15 +129,3 @@ def _facts_from_json(fields: Mapping[str, Any], path: Path) -> EngineFacts:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
-
-
-def write_at_once(path: Path, content: bytes) -> None:
-    """At once: what stands at `path` is whole at any moment."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise DeployError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

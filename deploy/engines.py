@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from deploy.cuda import Gpu
-from deploy.engine_facts import EngineFacts, Flavour, Shape, Shapes, write_at_once, write_engine
+from deploy.engine_facts import EngineFacts, Flavour, Shape, Shapes, write_engine
+from deploy.files import check_writable, write_at_once
 from deploy.onnx_properties import properties_from_onnx
 from deploy.runners import DeployError, ModelUnreadable, RuntimeMissing, in_one_line, metadata_from_properties
 
@@ -147,6 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--timing-cache", type=Path, help="read and written; tensorrt only")
     given = parser.parse_args(arguments)
     try:
+        check_writable(given.engine)
         shapes = Shapes(given.minimum or given.optimum, given.optimum, given.maximum or given.optimum)
         write_engine(given.engine, *engine_from_onnx(given.model, shapes, given.flavour, given.timing_cache))
     except (DeployError, ValueError) as error:

@@ -1,5 +1,6 @@
 """Reads and writes 8-bit images as arrays, with Pillow where it is installed and as .npy without it."""
 
+import io
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.files import write_at_once
 from deploy.runners import DeployError
 
 Image8 = NDArray[np.uint8]
@@ -25,7 +27,11 @@ def read_image(path: Path) -> Image8:
     except Exception as error:  # Pillow's decoders raise what their formats provoke
         reason = getattr(error, "strerror", None) or str(error)
         raise DeployError(f"cannot read {path}: {reason}") from error
-    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and 1 <= array.shape[2] <= 4)):
+    if (
+        array.dtype != np.uint8
+        or not array.size
+        or not (array.ndim == 2 or (array.ndim == 3 and 1 <= array.shape[2] <= 4))
+    ):
         raise DeployError(f"cannot read {path}: it holds {array.dtype} {array.shape}; 8-bit images are enlarged")
     return array
 
@@ -41,16 +47,25 @@ def color_profile(path: Path) -> bytes | None:
 
 def write_image(path: Path, image: Image8, icc_profile: bytes | None = None) -> None:
     """Writes what `read_image` reads; the suffix decides the format. Raises DeployError, naming the file."""
+    write_at_once(path, bytes_of_image(path, image, icc_profile))
+
+
+def bytes_of_image(path: Path, image: Image8, icc_profile: bytes | None = None) -> bytes:
+    """What `write_image` writes to `path`. Raises DeployError, naming it, where its format is unknown or unfit."""
+    content = io.BytesIO()
+    if path.suffix == ".npy":
+        np.save(content, image)
+        return content.getvalue()
+    image_module = _pillow(path)
+    if (kind := image_module.registered_extensions().get(path.suffix.lower())) is None:
+        raise DeployError(f"cannot write {path}: no format is known by {path.suffix or 'a name without suffix'}")
     try:
-        if path.suffix == ".npy":
-            np.save(path, image)
-        else:
-            picture = _pillow(path).fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
-            # For formats that lose detail; the others ignore it. An enlarged image deserves better than the default.
-            picture.save(path, quality=95, icc_profile=icc_profile)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DeployError(f"cannot write {path}: {reason}") from error
+        picture = image_module.fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
+        # For formats that lose detail; the others ignore it. An enlarged image deserves better than the default.
+        picture.save(content, kind, quality=95, icc_profile=icc_profile)
+    except (KeyError, OSError, ValueError) as error:  # KeyError: a format that is only read
+        raise DeployError(f"cannot write {path}: {error}") from error
+    return content.getvalue()
 
 
 def _decode(path: Path) -> NDArray[Any]:

@@ -7,7 +7,6 @@ for as long as a group lasts, and the calibration not at all.
 import argparse
 import json
 import math
-import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 
 from deploy.bundle import Bundle, Model, open_bundle
 from deploy.device import device_facts, runtime_versions, usable_cores
+from deploy.files import check_writable, write_at_once
 from deploy.openers import PRECISIONS, RUNTIMES, open_candidate, positive_int
 from deploy.runners import DeployError, Frame, Runner, in_one_line
 from deploy.timing import Timing, time_beside
@@ -173,18 +173,6 @@ def _time_group(
         return *time_beside(calibration, work, ROUNDS, deadline - time.monotonic(), quick_ms), slow
 
 
-def write_result(path: Path, result: dict[str, Any]) -> None:
-    """Writes JSON, at once or not at all. Raises DeployError where it cannot."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise DeployError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures one bundle. Ends with a line on stderr and exit code 1 where it cannot."""
     parser = argparse.ArgumentParser(prog="python -m deploy.measure", description="Time the models of a bundle here.")
@@ -198,12 +186,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=MINUTES, help="time limit (default: %(default)g)")
     given = parser.parse_args(arguments)
     try:
-        if not given.output.resolve().parent.is_dir():
-            raise DeployError(f"cannot write {given.output}: there is no such folder")
+        check_writable(given.output)
         with open_bundle(given.bundle) as (folder, bundle):
             runtime, precision = given.runtime or bundle.runtime, given.precision or bundle.precision
             setting = Setting(runtime, precision, bundle.lr_size, given.threads)
-            write_result(given.output, measure_bundle(folder, bundle, setting, 60 * given.minutes, _tell))
+            result = measure_bundle(folder, bundle, setting, 60 * given.minutes, _tell)
+            write_at_once(given.output, (json.dumps(result, indent=1) + "\n").encode())
     except DeployError as error:
         raise SystemExit(in_one_line(error)) from error
 

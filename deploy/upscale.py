@@ -129,6 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     given = parser.parse_args(arguments)
     try:
+        if given.output.resolve() == given.image.resolve():
+            raise DeployError(f"{given.output} is the image to enlarge; name another file to write")
         with open_in(given.model, given.runtime, given.precision, given.threads) as runner:
             large = upscale(runner, read_image(given.image), given.tile)
             write_image(given.output, large, color_profile(given.image))

@@ -17,6 +17,7 @@ PARTS = (
     "bundle.py",
     "cuda.py",
     "device.py",
+    "files.py",
     "measure.py",
     "onnx_properties.py",
     "openers.py",

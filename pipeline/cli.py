@@ -341,7 +341,7 @@ def report(runs: tuple[Path, ...], output: Path | None, peers: Path | None, as_j
     type=click.Choice(["onnxruntime", "onnxruntime cuda", "onnxruntime tensorrt", "openvino", "tensorrt"]),
     default="onnxruntime",
     show_default=True,
-    help="What runs the model, and nothing in its place; tensorrt takes an engine as MODEL.",
+    help="What runs the model, and nothing in its place; tensorrt runs an engine.",
 )
 @click.option(
     "--precision",

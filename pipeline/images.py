@@ -98,10 +98,20 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             return np.asarray(image.convert("L"))[:, :, None]
         case "RGB" | "RGBA" | "RGBX" | "P" | "PA" | "CMYK" | "YCbCr":
             return np.asarray(image.convert("RGB"))
-        case "I" | "I;16" | "I;16B" | "I;16L":
-            return _eight_bits(np.asarray(image), path)[:, :, None]
+        case "I" if file.format in ("PNG", "PPM"):  # of 16 bits, which Pillow holds in 32
+            return _eight_bits(np.asarray(image))[:, :, None]
+        case "I;16" | "I;16B" | "I;16L":
+            return _eight_bits(np.asarray(image))[:, :, None]
         case mode:
             raise DataError(f"{path}: mode {mode}, which has no defined way to 8-bit RGB")
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder, but for what is hidden. Raises DataError where that cannot be read."""
+    try:
+        return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read, {error.strerror}", "make the folder readable") from error
 
 
 def names_below(root: Path, paths: Sequence[Path]) -> list[str]:
@@ -152,14 +162,16 @@ def _existing(folder: str | Path) -> Path:
     if str(folder).startswith("scikit-image:"):
         raise DataError(f"no embedded images {folder}", f"the names are {' and '.join(EMBEDDED)}")
     if not root.exists():
-        raise DataError(f"no folder {folder}", "name existing folders in data.train and data.benchmarks")
+        raise DataError(
+            f"no folder {folder}", "name an existing folder in data.train, data.benchmarks or --calibration"
+        )
     if not root.is_dir():
         raise DataError(f"{folder} is a file", "name the folder that it is in")
     return root
 
 
 def _hr_folder(root: Path) -> Path:
-    candidates = sorted(path for path in root.iterdir() if path.is_dir() and _is_hr(path.name))
+    candidates = sorted(path for path in entries(root) if path.is_dir() and _is_hr(path.name))
     if len(candidates) > 1:
         names = ", ".join(path.name for path in candidates)
         raise DataError(f"{root} has several HR folders: {names}", f"name one of them, as {candidates[0]}")
@@ -174,11 +186,15 @@ def _is_lr(name: str) -> bool:
     return "LR" in name.split("_")
 
 
-def _images_below(root: Path) -> Iterator[Path]:
-    for path in root.rglob("*"):
-        below = path.relative_to(root).parts
-        hidden = any(part.startswith(".") for part in below)
-        if path.suffix.lower() in SUFFIXES and not hidden and not any(map(_is_lr, below[:-1])) and path.is_file():
+def _images_below(root: Path, seen: set[Path] | None = None) -> Iterator[Path]:
+    """seen: the folders that were read, without links: one that several names lead to is read once."""
+    seen = seen or set()
+    seen.add(root.resolve())
+    for path in sorted(entries(root)):
+        if path.is_dir():
+            if not _is_lr(path.name) and path.resolve() not in seen:
+                yield from _images_below(path, seen)
+        elif path.suffix.lower() in SUFFIXES and path.is_file():
             yield path
 
 
@@ -217,9 +233,7 @@ def _name(path: Path, root: Path) -> str:
     return path.relative_to(root).with_suffix("").as_posix()
 
 
-def _eight_bits(values: NDArray[Any], path: Path) -> NDArray[np.uint8]:
-    if values.min() < 0 or values.max() > 65535:
-        raise DataError(f"{path}: 32-bit values, which have no defined way to 8 bits")
+def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     return ((values.astype(np.int64) * 255 + 32767) // 65535).astype(np.uint8)
 
 

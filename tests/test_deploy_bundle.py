@@ -107,6 +107,7 @@ def index(old: str, new: str) -> Callable[[Path], None]:
         (index('"schema": 1', '"schema": 7'), "has schema 7, this version reads schema 1"),
         (index('"macs"', '"mucs"'), "bundle.json is damaged"),
         (index("36", '"tall"'), "bundle.json is damaged"),
+        (index('"architecture": {', '"architecture": 5, "more": {'), "bundle.json is damaged"),
     ],
 )
 def test_damaged_bundle_is_refused(folder: Path, damage: Callable[[Path], None], message: str) -> None:
@@ -119,7 +120,19 @@ def test_damaged_bundle_is_refused(folder: Path, damage: Callable[[Path], None],
 def test_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out.zip").write_text("no zip")
     for name in ("out.zip", "nowhere.zip"):
-        with pytest.raises(BundleDamaged, match="is neither a folder nor a zip"), open_bundle(tmp_path / name):
+        with pytest.raises(BundleDamaged, match="is neither a folder nor a whole zip"), open_bundle(tmp_path / name):
+            pytest.fail("it was opened")
+
+
+def test_zip_with_a_flipped_byte_is_refused(folder: Path) -> None:
+    (folder / "text").write_text("the same again " * 100)
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(folder / "text", "text")
+    whole = path.read_bytes()
+    for at in range(34, whole.index(b"PK\1\2")):  # what follows the member's header
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
+        with pytest.raises(BundleDamaged), open_bundle(path):
             pytest.fail("it was opened")
 
 

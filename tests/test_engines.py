@@ -148,6 +148,8 @@ def test_device_builds_its_engine_by_command(model: Callable[[str], Path], tmp_p
         main([*command, "--maximum", "1x8x8"])
     with pytest.raises(SystemExit, match="error: no model at nowhere"):
         main(["nowhere.onnx", *command[1:]])
+    with pytest.raises(SystemExit, match=r"error: cannot write .*nowhere/built\.engine"):
+        main([command[0], str(tmp_path / "nowhere" / "built.engine"), *command[2:]])
     assert engine.read_bytes() == before
 
 

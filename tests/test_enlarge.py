@@ -11,7 +11,7 @@ from deploy.runners import OnnxRuntimeRunner
 from deploy.upscale import upscale
 from pipeline.enlarge import enlarge, model_from_path
 from pipeline.errors import BackendMissing, ConfigError, DataError, StaleArtifact
-from pipeline.manifest import write_manifest
+from pipeline.manifest import read_manifest, write_manifest
 
 MODES = {"L": (9, 7), "LA": (9, 7, 2), "RGB": (9, 7, 3), "RGBA": (9, 7, 4)}
 
@@ -43,6 +43,8 @@ def test_folder_beside_its_source_in_order(model: Path, tmp_path: Path) -> None:
     for name in ("b.png", "a.jpg", "a.png"):
         save(tmp_path / "photos" / name)
     (tmp_path / "photos" / "notes.txt").write_text("no image")
+    (tmp_path / "photos" / "._b.png").write_text("what a Mac leaves")
+    (tmp_path / "photos" / "folder.png").mkdir()
     told: list[Path] = []
     written = enlarge(model, tmp_path / "photos", None, told.append)
     assert [path.name for path in written] == ["a.jpg.png", "a.png.png", "b.png"]
@@ -51,7 +53,13 @@ def test_folder_beside_its_source_in_order(model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "expected"), [("out.jpg", "out.jpg"), ("new/out.png", "new/out.png"), ("folder", "folder/photo_x2.png")]
+    ("target", "expected"),
+    [
+        ("out.jpg", "out.jpg"),
+        ("new/out.png", "new/out.png"),
+        ("folder", "folder/photo_x2.png"),
+        ("new", "new/photo_x2.png"),
+    ],
 )
 def test_single_target(model: Path, tmp_path: Path, target: str, expected: str) -> None:
     save(tmp_path / "photo.png")
@@ -107,6 +115,18 @@ def test_model_of_a_run_is_that_of_the_precision_asked_for(small_run: Path) -> N
     assert f"run `sr-pipeline export {run} --precision int8`" in caught.value.hint
     with pytest.raises(BackendMissing, match="onnxruntime does not run bf16 here"):
         model_from_path(run, "onnxruntime", "bf16")
+
+
+def test_engine_of_a_run(small_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(small_run / "run", tmp_path / "run"))
+    with pytest.raises(StaleArtifact, match=r"has neither model\.fp16\.tensorrt\.engine nor") as caught:
+        model_from_path(run, "tensorrt", "fp16")
+    assert f"run `sr-pipeline export {run} --precision fp16 --engine tensorrt`" in caught.value.hint
+    (run / "export" / "model.fp32.tensorrt-rtx.engine").write_bytes(b"engine")
+    manifest = read_manifest(run / "export")
+    outputs = [*manifest.outputs, "model.fp32.tensorrt-rtx.engine"]
+    write_manifest(run / "export", inputs=manifest.inputs, settings=manifest.settings, outputs=outputs)
+    assert model_from_path(run, "tensorrt") == run / "export" / "model.fp32.tensorrt-rtx.engine"
 
 
 def test_export_without_a_model(tmp_path: Path) -> None:

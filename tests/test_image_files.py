@@ -61,7 +61,7 @@ def test_orientation_of_the_camera_is_applied(tmp_path: Path) -> None:
 
 
 def make(folder: Path, kind: str) -> Path:
-    path = folder / ("wrong.npy" if kind in ("floats", "five channels", "pickle") else "wrong.png")
+    path = folder / ("wrong.npy" if kind in ("floats", "five channels", "no rows", "pickle") else "wrong.png")
     match kind:
         case "text":
             path.write_text("no image")
@@ -74,6 +74,8 @@ def make(folder: Path, kind: str) -> Path:
             np.save(path, pixels(5, 4).astype(np.float32))
         case "five channels":
             np.save(path, pixels(5, 4, 5))
+        case "no rows":
+            np.save(path, pixels(0, 4, 3))
         case "pickle":
             np.save(path, np.array([{}], object), allow_pickle=True)
     return path
@@ -88,6 +90,7 @@ def make(folder: Path, kind: str) -> Path:
         ("16 bits", "it has 16 bits per channel; 8-bit images are enlarged"),
         ("floats", r"it holds float32 \(5, 4\)"),
         ("five channels", r"it holds uint8 \(5, 4, 5\)"),
+        ("no rows", r"it holds uint8 \(0, 4, 3\)"),
         ("pickle", "pickle"),
     ],
 )
@@ -102,6 +105,13 @@ def test_unsuitable_file_is_named_with_the_reason(tmp_path: Path, kind: str, rea
 def test_unwritable_file_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(DeployError, match=f"^cannot write .*{name}"):
         write_image(tmp_path / name, pixels(5, 4, 4))
+
+
+def test_what_cannot_be_encoded_leaves_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "kept.jpg").write_bytes(b"kept")
+    with pytest.raises(DeployError, match=r"cannot write .*kept\.jpg: cannot write mode RGBA as JPEG"):
+        write_image(tmp_path / "kept.jpg", pixels(5, 4, 4))
+    assert (tmp_path / "kept.jpg").read_bytes() == b"kept"
 
 
 @pytest.mark.parametrize("direction", ["read", "write"])

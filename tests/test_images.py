@@ -2,7 +2,7 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,8 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "pages.tif": (frames, "an animation or a stack of 2 frames"),
     "float.tif": (lambda path: saved(Image.fromarray(GREY.astype(np.float32)), path), "mode F"),
     "lab.tif": (lambda path: saved(Image.new("LAB", (4, 4)), path), "mode LAB"),
-    "deep.tif": (lambda path: saved(Image.fromarray(WIDE.astype(np.int32) * 4), path), "32-bit values"),
+    "deep.tif": (lambda path: saved(Image.fromarray(WIDE.astype(np.int32) * 4), path), "mode I"),
+    "dark.tif": (lambda path: saved(Image.fromarray(GREY.astype(np.int32)), path), "mode I"),
     "empty.png": (lambda path: bytes_in(path, b""), "broken, cannot identify image file"),
     "text.jpg": (lambda path: bytes_in(path, b"not an image"), "broken, cannot identify image file"),
     "short.png": (cut_short, "broken, "),
@@ -231,7 +232,30 @@ def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         image_files(tmp_path / "nowhere", 2)
     assert caught.value.message == f"no folder {tmp_path / 'nowhere'}"
-    assert caught.value.hint == "name existing folders in data.train and data.benchmarks"
+    assert caught.value.hint == "name an existing folder in data.train, data.benchmarks or --calibration"
+
+
+def test_links_are_followed_and_no_folder_is_read_twice(tmp_path: Path) -> None:
+    touched(tmp_path / "elsewhere", "b.png")
+    touched(tmp_path / "set", "one/a.png", ".hidden/c.png")
+    (tmp_path / "set" / "two").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "two_again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "one" / "back").symlink_to(tmp_path / "set")
+    assert names(tmp_path / "set") == ["one/a", "two/b"]
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touched(tmp_path, "a.png", "locked/b.png")
+    listing = Path.iterdir
+
+    def refuse(folder: Path) -> Iterator[Path]:
+        if folder.name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return listing(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)  # root may read everything
+    with pytest.raises(DataError, match=r"locked: cannot be read, Permission denied"):
+        image_files(tmp_path, 2)
 
 
 def test_folder_without_images(tmp_path: Path) -> None:

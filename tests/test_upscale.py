@@ -218,6 +218,14 @@ def test_program_explains_its_arguments(capsys: pytest.CaptureFixture[str]) -> N
     assert "argument --tile: invalid positive_int value: '0'" in capsys.readouterr().err
 
 
+def test_program_does_not_replace_what_it_reads(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "small.npy", image(9, 7))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"^error: small\.npy is the image to enlarge"):
+        main([str(model), str(tmp_path / "small.npy"), "small.npy"])
+    np.testing.assert_array_equal(np.load(tmp_path / "small.npy"), image(9, 7))
+
+
 @pytest.mark.parametrize("missing", ["model", "image"])
 def test_program_ends_with_one_line(model: Path, missing: str, tmp_path: Path) -> None:
     np.save(tmp_path / "small.npy", image(9, 7))
