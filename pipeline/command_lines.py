@@ -5,7 +5,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from pipeline.config import SearchSettings, Settings, TaskSettings, TrainSettings, VerifySettings, load_settings
+from pipeline.config import (
+    DataSettings,
+    SearchSettings,
+    Settings,
+    TaskSettings,
+    TrainSettings,
+    VerifySettings,
+    load_settings,
+)
 from pipeline.manifest import MODELS, Manifest
 
 FILES = (*MODELS, ".toml")  # what a stage reads beside folders of images
@@ -30,7 +38,8 @@ def _search(run: str, manifests: Mapping[str, Manifest]) -> Iterable[str]:
     recipe, budget = manifest.settings["recipe"], manifest.settings["budget"]
     values: dict[str, Any] = {"data.train": folders_from_manifest(manifest)}
     values |= {f"budget.{key}": budget[key] for key in budget}
-    for section, keys in (("task", TaskSettings), ("search", SearchSettings), ("train", TrainSettings)):
+    sections = {"data": DataSettings, "task": TaskSettings, "search": SearchSettings, "train": TrainSettings}
+    for section, keys in sections.items():
         values |= {f"{section}.{key.name}": recipe[key.name] for key in fields(keys) if key.name in recipe}
     return ["search", "-o", run, *_overrides(values)]
 

@@ -174,19 +174,31 @@ def _apply(override: str, table: dict[str, Any], problems: list[str]) -> None:
         return
     if not isinstance(table.setdefault(section, {}), dict):
         return  # the file's mistake, reported with the file
+    text = value.strip()
     try:
         parsed = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:
         parsed = {}
-    table[section][key] = parsed["value"] if parsed.keys() == {"value"} else value.strip()
+    read = parsed["value"] if parsed.keys() == {"value"} else text
+    rule = _rules().get(f"{section}.{key}")
+    # A folder may be called 2024, which TOML reads as a number, or 2024-05-01, a date.
+    is_name = rule and not isinstance(read, list | dict) and not rule.accepts(read) and rule.accepts(text)
+    table[section][key] = text if is_name else read
+
+
+def _sections() -> dict[str, Any]:
+    return {section.name: section.default_factory for section in fields(Settings)}
+
+
+def _rules() -> dict[str, Rule]:
+    return {
+        f"{name}.{key.name}": key.metadata["rule"] for name, section in _sections().items() for key in fields(section)
+    }
 
 
 def _settings_from_table(table: Mapping[str, Any], problems: list[str]) -> Settings:
     """The settings of a parsed file, defaults where a value is wrong; one line in `problems` for each mistake."""
-    sections: dict[str, Any] = {section.name: section.default_factory for section in fields(Settings)}
-    rules = {
-        f"{name}.{key.name}": key.metadata["rule"] for name, section in sections.items() for key in fields(section)
-    }
+    sections, rules = _sections(), _rules()
     values: dict[str, dict[str, Any]] = {name: {} for name in sections}
     for section, keys in table.items():
         if section not in sections:

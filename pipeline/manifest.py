@@ -162,6 +162,8 @@ def is_current(
 ) -> bool:
     """Whether the stage of `folder` has done this work already and all of its outputs are there.
 
+    inputs: in the order in which they are read, which training follows.
+
     Raises StaleArtifact where an output was changed since, whether the work is the same or not: what someone else put
     there must not be overwritten in passing.
     """
@@ -174,7 +176,8 @@ def is_current(
     there = {name for name in manifest.outputs if (folder / name).is_file()}
     for name in sorted(there):
         _check_output(folder, name, manifest.outputs[name])
-    done = (manifest.inputs, manifest.settings, manifest.seed) == (dict(inputs), _as_json(settings), seed)
+    same_inputs = [*manifest.inputs.items()] == [*inputs.items()]
+    done = same_inputs and (manifest.settings, manifest.seed) == (_as_json(settings), seed)
     return done and there == set(manifest.outputs)
 
 

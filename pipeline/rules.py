@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
@@ -15,6 +16,13 @@ class Rule:
 
     expected: str
     read: Callable[[Any], Any]
+
+    def accepts(self, value: Any) -> bool:
+        try:
+            self.read(value)
+        except (ValueError, OverflowError):
+            return False
+        return True
 
 
 def choice(allowed: Any) -> Rule:
@@ -110,13 +118,13 @@ def file_name() -> Rule:
 
 
 def folders() -> Rule:
-    """Names of folders; a single name is a list of one."""
+    """Names of folders, as pathlib spells them; a single name is a list of one."""
 
     def read(value: Any) -> tuple[str, ...]:
         names = [value] if isinstance(value, str) else value
         if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
             raise ValueError
-        return tuple(names)
+        return tuple(str(Path(name)) for name in names)
 
     return Rule('a list of folders, as ["photos", "more/photos"]', read)
 

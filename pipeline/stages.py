@@ -58,6 +58,7 @@ def search_run(run: Path, settings: Settings) -> None:
         teacher_weight=train.teacher_weight,
         precision=train.precision,
         device=train.device,
+        skip_broken=settings.data.skip_broken,
     )
     folders = settings.data.train
     inputs = hash_folders(folders, task.scale) | _profile_hash(budget)
@@ -73,7 +74,7 @@ def search_run(run: Path, settings: Settings) -> None:
     device_named(recipe.device)  # and a GPU that is absent
     claim(run / "search")
     with ProgressBar("images") as bar:
-        pairs = load_pairs(folders, task.scale, skip_broken=settings.data.skip_broken, progress=bar)
+        pairs = load_pairs(folders, task.scale, skip_broken=recipe.skip_broken, progress=bar)
     note(f"search: {recipe.steps} steps on {len(pairs)} photograph{'s' if len(pairs) > 1 else ''}, into {run}")
     with ProgressBar("search") as bar:
         report = search(

@@ -53,6 +53,7 @@ class Recipe:
     teacher: a .onnx or .safetensors file, "" for none; teacher_weight: its share of the loss.
     precision: of the convolutions in training; "auto" measures whether bf16 is faster than fp32 here.
     device: where steps are computed; "auto" is a GPU where there is one.
+    skip_broken: whether images that cannot be read were left out of what is trained on.
     """
 
     space: Space
@@ -71,6 +72,7 @@ class Recipe:
     teacher_weight: float = 0.0
     precision: TrainPrecision = "auto"
     device: TrainDevice = "auto"
+    skip_broken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,7 +372,8 @@ class Training:
     def _identity(self, inputs: Mapping[str, str], device: TorchDevice | None = None) -> str:
         """Weights of another kind of device would not end as the same network."""
         settings = settings_of(self.recipe, self.budget)
-        return json.dumps([CHECKPOINT, device or self.train_device, settings, dict(inputs)], sort_keys=True)
+        read = [*inputs.items()]  # in this order
+        return json.dumps([CHECKPOINT, device or self.train_device, settings, read], sort_keys=True)
 
 
 def _precision(asked: TrainPrecision, device: TorchDevice) -> str:

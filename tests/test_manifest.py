@@ -181,6 +181,14 @@ def test_stage_is_current_for_the_same_work_only(tmp_path: Path, change: dict[st
     assert not is_current(folder, **WORK | change)
 
 
+def test_stage_that_read_in_another_order_is_not_current(tmp_path: Path) -> None:
+    folder = tmp_path / "search"
+    folder.mkdir()
+    write_manifest(folder, inputs={"one": "ab", "two": "cd"}, settings={}, outputs=[])
+    assert is_current(folder, inputs={"one": "ab", "two": "cd"}, settings={})
+    assert not is_current(folder, inputs={"two": "cd", "one": "ab"}, settings={})
+
+
 @pytest.mark.parametrize("how", ["missing output", "no lock", "half a lock", "other schema"])
 def test_stage_is_not_current_when_something_is_gone(tmp_path: Path, how: str) -> None:
     folder = finished_stage(tmp_path)
