@@ -1,7 +1,9 @@
 """What this device is: its processor, what that can compute with, and the versions of a runtime around it."""
 
+import math
 import os
 import platform
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -49,11 +51,26 @@ def device_facts(runtime: str) -> dict[str, str]:
     }
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on, which are fewer than the device's in many a container."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def usable_cores(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+    """Cores that this process may keep busy: in many a container fewer than the device's, or but a share of their time.
+
+    groups, own: where Linux keeps the control groups, and names that of this process.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([cores, *_quotas(groups, own)])
+
+
+def _quotas(groups: Path, own: Path) -> Iterator[int]:
+    """The time of each period that a control group of this process may use, in cores, rounded up."""
+    lines = own.read_text(encoding="utf-8").splitlines() if own.is_file() else []
+    for line in lines:
+        if line.startswith("0::/"):  # of version 2
+            group = groups / line.removeprefix("0::/")
+            for folder in (group, *group.parents):
+                if (folder / "cpu.max").is_file():
+                    quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
+                    if quota != "max":
+                        yield math.ceil(int(quota) / int(period))
 
 
 def runtime_versions(runtime: str) -> dict[str, str]:

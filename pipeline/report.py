@@ -51,7 +51,7 @@ def default_page(runs: Sequence[Path]) -> Path:
     """RUN/report/report.html; of several runs, report.html in their parent. Raises ConfigError where that differs."""
     if len({*runs}) == 1:
         return runs[0] / "report" / "report.html"
-    parents = {run.resolve().parent for run in runs}
-    if len(parents) > 1:
+    if len({run.resolve().parent for run in runs}) > 1:
         raise ConfigError("the runs are in several folders", "name the page to write with -o FILE.html")
-    return runs[0].parent / "report.html"
+    first = runs[0] if runs[0].name not in ("", "..") else runs[0].resolve()
+    return first.parent / "report.html"

@@ -59,6 +59,6 @@ def _timing_words(facts: Facts) -> str:
     return (
         f"Latency is wall time of one frame of {frames} on {devices}, {threads} threads, {runs} runs of each "
         "candidate. All were timed in one process and in turns, one call of each in a round and in another order every "
-        "round, so a busy machine slows all of them alike. The first rounds are not counted; p50, p90 and p99 are over "
-        "the rest."
+        "round, so a busy machine slows all of them alike. Neither the first rounds count nor calls that lost the "
+        "processor to something else; p50, p90 and p99 are over the rest."
     )

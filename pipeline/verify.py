@@ -17,6 +17,7 @@ from deploy.runners import Runner
 from pipeline.backends import (
     OPENVINO_INT8,
     Precision,
+    deploy_errors,
     engine_model_name,
     engine_name,
     model_name,
@@ -93,7 +94,7 @@ def verify(
     folder = run / "verify"
     claim(folder)
     plain = load_network(run / PLAIN)
-    with ExitStack() as stack:
+    with deploy_errors(), ExitStack() as stack:
         forms, not_run = _forms(run, plain, stack)
         cost = _cost(plain, budget.lr_size)
         judged: dict[str, Any] | None = None

@@ -51,9 +51,9 @@ def repository(small_run: Path, tmp_path: Path) -> Path:
             id="parity is missed",
         ),
         pytest.param(
-            "parity = 90\n",
+            "parity = 90\nlatency = 5\n",
             ConfigError.exit_code,
-            ["# The network fails (exit code 2)\n", "error: ", "hint: ", "verify.parity"],
+            ["# The network fails (exit code 2)\n", "error: ", "  verify.parity: ", "  verify.latency: ", "hint: "],
             id="settings are wrong",
         ),
     ],

@@ -1,6 +1,7 @@
 import os
 import platform
 from importlib.metadata import version
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,27 @@ def test_processor_is_named() -> None:
     assert facts["os"] == platform.platform()
     assert "gpu" not in facts
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(
+    ("own", "quotas", "cores"),
+    [
+        ("0::/\n", {".": "100000 100000"}, 1),
+        ("0::/\n", {".": "max 100000"}, None),
+        ("0::/pods/one\n", {"pods": "5000 100000", "pods/one": "max 100000"}, 1),
+        ("3:cpuset:/\n0::/pods/one\n", {"pods/one": "99900000 100000"}, None),
+        (None, {".": "100000 100000"}, None),
+    ],
+)
+def test_a_quota_of_time_counts_as_cores(
+    tmp_path: Path, own: str | None, quotas: dict[str, str], cores: int | None
+) -> None:
+    for group, quota in quotas.items():
+        (tmp_path / group).mkdir(parents=True, exist_ok=True)
+        (tmp_path / group / "cpu.max").write_text(f"{quota}\n")
+    if own is not None:
+        (tmp_path / "own").write_text(own)
+    assert usable_cores(tmp_path, tmp_path / "own") == (cores or usable_cores())
 
 
 @pytest.mark.usefixtures("cuda_driver")

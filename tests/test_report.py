@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import errors
 from pipeline.cli import main
-from pipeline.report import report
+from pipeline.report import default_page, report
 
 
 def written(*runs: Path, **others: Any) -> tuple[str, str]:
@@ -178,3 +178,11 @@ def test_command_tells_what_it_wrote(measured_run: Path, tmp_path: Path, capsys:
     told = json.loads(capsys.readouterr().out)
     assert told["written"] == [str(page), str(page.with_suffix(".md"))]
     assert page.is_file()
+
+
+def test_page_of_several_runs_stands_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    for runs in ([Path(), Path("../two")], [Path("../two"), Path()]):
+        assert default_page(runs).resolve() == tmp_path / "report.html"
