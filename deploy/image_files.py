@@ -75,7 +75,7 @@ def _decode(path: Path) -> NDArray[Any]:
     with image_module.open(path) as file:
         if getattr(file, "n_frames", 1) > 1 and file.format != "MPO":
             raise DeployError(f"cannot read {path}: it holds {file.n_frames} pictures; one is enlarged at a time")
-        if any(";16" in str(tile) for tile in file.tile):  # Pillow would cut colours of 16 bits to 8
+        if any(_is_deep(tile[0], tile[3]) for tile in file.tile):  # Pillow would cut colours of 16 bits to 8
             raise DeployError(f"cannot read {path}: it has 16 bits per channel; 8-bit images are enlarged")
         image = ImageOps.exif_transpose(file)
     alpha = "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
@@ -84,6 +84,11 @@ def _decode(path: Path) -> NDArray[Any]:
     elif image.mode not in ("F", "I") and not image.mode.startswith("I;"):
         image = image.convert("RGBA" if alpha else "RGB")
     return np.asarray(image)
+
+
+def _is_deep(codec: str, how: Any) -> bool:
+    """Whether what Pillow's decoder is about to read, in this way, has more than 8 bits per channel."""
+    return ";16" in str(how) or (codec.startswith("ppm") and isinstance(how, tuple) and how[1] > 255)
 
 
 def _pillow(path: Path) -> ModuleType:

@@ -123,10 +123,19 @@ def test_without_pillow_npy_is_left(tmp_path: Path, direction: str, monkeypatch:
         read_image(tmp_path / "image.png") if direction == "read" else write_image(tmp_path / "image.png", pixels(5, 4))
 
 
-def test_colours_of_16_bits_are_not_cut_to_8(tmp_path: Path) -> None:
-    png_16_bit_rgb(tmp_path / "wide.png", pixels(5, 4, 3).astype(np.uint16) * 257)
-    with pytest.raises(DeployError, match=r"wide\.png: it has 16 bits per channel"):
-        read_image(tmp_path / "wide.png")
+@pytest.mark.parametrize("name", ["wide.png", "wide.ppm", "text.ppm"])
+def test_colours_of_16_bits_are_not_cut_to_8(tmp_path: Path, name: str) -> None:
+    values = pixels(5, 4, 3).astype(np.uint16) * 257
+    png_16_bit_rgb(tmp_path / "wide.png", values)
+    (tmp_path / "wide.ppm").write_bytes(b"P6 4 5 65535\n" + values.astype(">u2").tobytes())
+    (tmp_path / "text.ppm").write_text(f"P3 4 5 65535\n{' '.join(map(str, values.ravel()))}\n")
+    with pytest.raises(DeployError, match=rf"{name}: it has 16 bits per channel"):
+        read_image(tmp_path / name)
+
+
+def test_a_ppm_is_read(tmp_path: Path) -> None:
+    write_image(tmp_path / "image.ppm", pixels(5, 4, 3))
+    np.testing.assert_array_equal(read_image(tmp_path / "image.ppm"), pixels(5, 4, 3))
 
 
 def test_an_image_that_is_a_bomb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
