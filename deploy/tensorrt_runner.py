@@ -69,6 +69,7 @@ class TensorRtRunner:
         address, held = self._buffers.get(tensor, (0, 0))
         if held < size:
             if held:
+                del self._buffers[tensor]
                 self._gpu.free(address)
             address = self._gpu.allocate(size)
             self._buffers[tensor] = address, size

@@ -124,9 +124,12 @@ def folders() -> Rule:
         names = [value] if isinstance(value, str) else value
         if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
             raise ValueError
-        return tuple(str(Path(name)) for name in names)
+        spelt = tuple(str(Path(name)) for name in names)
+        if len({*spelt}) < len(spelt):
+            raise ValueError
+        return spelt
 
-    return Rule('a list of folders, as ["photos", "more/photos"]', read)
+    return Rule('a list of folders, each once, as ["photos", "more/photos"]', read)
 
 
 def size() -> Rule:

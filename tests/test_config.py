@@ -83,6 +83,7 @@ def test_override(override: str, expected: object) -> None:
         ("task.color=bgr", "task.color: 'bgr'; expected rgb or y"),
         ("data.train=[]", "data.train: []; expected a list of folders"),
         ("data.train=[1]", "data.train: [1]; expected a list of folders"),
+        ('data.train=["photos", "photos/"]', "expected a list of folders, each once"),
         ("data.skip_broken=1", "data.skip_broken: 1; expected true or false"),
         ("budget.macs=0", "budget.macs: 0; expected a positive number"),
         ("budget.macs=-3G", "budget.macs: '-3G'; expected a positive number"),

@@ -51,11 +51,19 @@ def test_candidate_computes_in_its_precision(model: Callable[[str], Path], runti
 
 @pytest.mark.parametrize(
     ("runtime", "precision", "stored"),
-    [("onnxruntime", "int8", "fp32"), ("onnxruntime", "fp32", "int8"), ("onnxruntime", "fp16", "fp32")],
+    [
+        ("onnxruntime", "int8", "fp32"),
+        ("onnxruntime", "fp32", "int8"),
+        ("onnxruntime", "fp16", "fp32"),
+        ("openvino", "fp32", "fp16"),
+        ("openvino", "fp32", "int8"),
+    ],
 )
 def test_model_of_another_precision_is_refused(
     model: Callable[[str], Path], runtime: str, precision: str, stored: str
 ) -> None:
+    if runtime == "openvino":
+        pytest.importorskip("openvino", reason="openvino is not installed")
     with pytest.raises(ModelUnreadable, match=f"computes in {stored}; {runtime} {precision} needs a model exported in"):
         open_candidate(model(stored), runtime, precision)
 

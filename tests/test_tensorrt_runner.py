@@ -99,6 +99,23 @@ def test_frames_go_to_the_gpu_and_back(engine: Path, cuda_driver: SimpleNamespac
     assert cuda_driver.memory == {}
 
 
+@pytest.mark.usefixtures("rtx")
+def test_a_gpu_without_memory_left_is_told_and_goes_on_with_what_fits(
+    engine: Path, cuda_driver: SimpleNamespace
+) -> None:
+    small, large = (np.zeros((1, 3, side, side), np.float32) for side in (4, 16))
+    allocate = cuda_driver.cuMemAlloc_v2
+    with TensorRtRunner(engine) as runner:
+        runner.infer(small)
+        cuda_driver.cuMemAlloc_v2 = lambda *_: 2
+        with pytest.raises(DeployError, match="cuMemAlloc_v2 failed on the GPU with CUDA error 2"):
+            runner.infer(large)
+        cuda_driver.cuMemAlloc_v2 = allocate
+        runner.infer(small)
+        assert len(cuda_driver.memory) == 2
+    assert cuda_driver.memory == {}
+
+
 @pytest.mark.usefixtures("cuda_driver")
 def test_engine_that_the_runtime_refuses_is_named(engine: Path, rtx: SimpleNamespace) -> None:
     rtx.broken = True
