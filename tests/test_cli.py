@@ -81,7 +81,7 @@ def test_command_is_installed() -> None:
 def test_finished_run_is_told_whole(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", str(run)]) == 0
     shown = capsys.readouterr().out
-    for part in ("architecture", "params", "MACs", "bicubic dB", "ours dB", "cup", "spoon", "SSIM", "passed"):
+    for part in ("architecture", "params", "MACs", "bicubic", "ours", "cup", "spoon", "SSIM", "passed"):
         assert part in shown
     for form in ("plain form", "onnxruntime fp32", "onnxruntime fp16"):
         assert form in shown

@@ -45,8 +45,9 @@ def verdict(images: int, *, passed: bool) -> dict[str, Any]:
     }
 
 
-def drawn(values: dict[str, Any]) -> str:
+def drawn(values: dict[str, Any], columns: int | None = None) -> str:
     shown = console(stderr=False)
+    shown.width = columns or shown.width
     with shown.capture() as captured:
         shown.print(run_table(values))
     return captured.get()
@@ -84,11 +85,13 @@ def test_several_sets_have_a_mean_over_all() -> None:
     assert "all, mean of" not in drawn(facts(**verdict(2, passed=True)))
 
 
+@pytest.mark.parametrize("columns", [80, 140])
 @pytest.mark.parametrize(("passed", "word"), [(True, "passed"), (False, "FAILED")])
-def test_verdict_and_parity(passed: bool, word: str) -> None:
-    text = drawn(facts(**verdict(1, passed=passed)))
-    assert re.search(rf"plain form +80.0 +cup +90 +1.2e-02 +0.0250, 0.2500 +{word}", text)
-    assert re.search(rf"plain form +0.0 +cup +90 +not finite +0.0250, 0.2500 +{word}", text)
+def test_verdict_and_parity(passed: bool, word: str, columns: int) -> None:
+    text = drawn(facts(**verdict(1, passed=passed)), columns)
+    assert "…" not in text
+    assert re.search(rf"plain form +80.0 +90 +0.0250, 0.2500 +{word}", text)
+    assert re.search(rf"plain form +0.0 +90 +0.0250, 0.2500 +{word}", text)
     assert re.search(rf"verdict +{word}", text)
     assert ("forms [differ]" in text) is not passed
 
@@ -117,14 +120,19 @@ def test_progress_is_a_line_where_there_is_no_terminal(
     assert captured.out == ""
 
 
-def test_progress_is_a_bar_in_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("columns", [120, 80])
+def test_progress_is_a_bar_in_a_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    figures = "loss 0.0234  31.23 dB  3.6G MACs  15.7K params  97% of the budget"
     with ProgressBar("work") as bar:
-        bar(30, 100, "3.6G MACs", "photo[x]")
-    shown = capsys.readouterr().err
-    assert "30/100" in shown
-    assert "3.6G MACs" in shown
+        bar(30, 100, figures, "photo[x]")
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    assert re.search(r"30/100 +-:--:--", shown)
+    for figure in figures.split("  "):
+        assert figure in shown
     assert "photo[x]" in shown
     assert "━" in shown
 
