@@ -180,14 +180,16 @@ def test_a_search_far_from_what_it_is_asked_to_gain_over_a_peer_needs_no_further
     assert reached(known, "ESPCN, best") is (False if enough else None)
 
 
-def test_the_same_seed_is_owed_the_same_weights_on_one_machine_alone() -> None:
+def test_the_same_seed_is_owed_the_same_weights_on_one_machine_in_one_version() -> None:
     told: dict[str, Any] = {"threads": 1, "torch": "2.9", "precision": "bf16", "date": "2026-11-24T10:00"}
     told["trained_on"] = ["a"]
     one, other = ({**told, "device": {"cpu": cpu, "features": "AVX"}} for cpu in ("one", "another"))
     known = board(0.06, weights="b", **one)
-    for machine, verdict in ((one, False), (other, None)):
-        known["cost/8K/seed0"] |= machine
+    for changes, verdict in ((one, False), (other, None), ({**one, "search_version": "another"}, None)):
+        known["cost/8K/seed0"] |= changes
         assert reached(known, "8K: the same seed twice") is verdict
+    known["cost/8K/seed0"]["search"] = {**known["cost/8K/seed0"]["search"], "weights": "b"}
+    assert reached(known, "8K: the same seed twice")
 
 
 def test_tables_say_what_has_not_run() -> None:
