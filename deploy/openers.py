@@ -73,6 +73,7 @@ def open_candidate(
     """
     stored = exported_precision(runtime, precision)
     runner = OPENERS[CANDIDATES[runtime, precision][0]](path, threads=threads, counters=counters)
+    # Of the file: a runner of OpenVINO states what it computes in
     if (found := metadata_from_properties(properties_from_onnx(path), path).precision) != stored:
         runner.__exit__(None, None, None)
         raise ModelUnreadable(f"{path} computes in {found}; {runtime} {precision} needs a model exported in {stored}")

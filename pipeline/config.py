@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -190,7 +191,8 @@ def _sections() -> dict[str, Any]:
     return {section.name: section.default_factory for section in fields(Settings)}
 
 
-def _rules() -> dict[str, Rule]:
+@cache
+def _rules() -> Mapping[str, Rule]:
     return {
         f"{name}.{key.name}": key.metadata["rule"] for name, section in _sections().items() for key in fields(section)
     }

@@ -87,7 +87,7 @@ def decided(name: str, known: Results) -> bool:
 def targets(known: Results) -> list[dict[str, Any]]:
     """Each with "name", "asked", "seeds" of ours, "value" (None where rows are missing) and "reached" (None likewise).
 
-    The same seed is compared on one machine alone, as another rounds otherwise.
+    The same seed is compared on one machine and in one version alone, as others round otherwise.
     """
     found, gains, counts = [], [], []
     for macs in GRID:
