@@ -14,6 +14,13 @@ ROUNDS, LAYERS = 8, 4
 PATCHES, CHANNELS, SIDE = 16, 16, 48  # of the batch that is timed: that of a small network
 
 
+def bf16_supported(device: Device) -> bool:
+    """Whether it has instructions for bfloat16. A CPU without them emulates it, ten times slower than float32."""
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return torch.cpu._is_avx512_bf16_supported()
+
+
 @cache
 def bf16_pays(device: Device) -> bool:
     """Whether a step of convolutions is at least `FASTER` times as fast in bfloat16 as in float32.
@@ -21,11 +28,7 @@ def bf16_pays(device: Device) -> bool:
     Up to six times on a CPU with AMX; without, from twice as fast to slower, which no capability tells. A device
     without instructions for it is not tried. Takes half a second, once in a process.
     """
-    if device == "cuda":
-        supported = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        supported = torch.cpu._is_avx512_bf16_supported()
-    if not supported:
+    if not bf16_supported(device):
         return False
     generator = torch.Generator().manual_seed(0)
     features = torch.rand(PATCHES, CHANNELS, SIDE, SIDE, generator=generator)

@@ -10,6 +10,7 @@ from deploy.openers import exported_precision
 from deploy.runners import Frame
 from deploy.upscale import TILE
 from pipeline.architecture import Architecture, architecture_from_dict
+from pipeline.autocast import bf16_supported
 from pipeline.backends import OPENVINO_INT8, Precision, candidate_model, deploy_errors, engine_fits
 from pipeline.budget import Budget
 from pipeline.config import Settings
@@ -71,7 +72,12 @@ def search_run(run: Path, settings: Settings) -> None:
     target = target_of_budget(budget, recipe.scale, recipe.color, recipe.activation, recipe.unshuffle, note)
     device = None if target is None else target.device
     space_from_recipe(recipe, budget, device)  # an infeasible budget is refused before the images are decoded,
-    device_named(recipe.device)  # and a GPU that is absent
+    computed_on = device_named(recipe.device)  # and a GPU that is absent
+    if recipe.precision == "bf16" and not bf16_supported(computed_on):
+        note(
+            "warning: train.precision is bf16, which this device emulates: a step takes many times as long as in fp32; "
+            "auto chooses what is faster"
+        )
     claim(run / "search")
     with ProgressBar("images") as bar:
         pairs = load_pairs(folders, task.scale, skip_broken=recipe.skip_broken, progress=bar)

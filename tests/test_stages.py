@@ -22,6 +22,21 @@ def test_teacher_is_an_input_of_the_search(small_run: Path, tmp_path: Path) -> N
     assert manifest.settings["recipe"]["steps"] == 6
 
 
+@pytest.mark.parametrize("supported", [True, False])
+def test_bf16_that_is_emulated_is_warned_of(
+    small_run: Path,
+    tmp_path: Path,
+    supported: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("pipeline.stages.bf16_supported", lambda _device: supported)
+    settings = load_settings(small_run / "small.toml", ["train.precision=bf16", "search.steps=2"])
+    search_run(tmp_path / "run", settings)
+    assert report_of(tmp_path / "run", "search")["precision"] == "bf16"
+    assert ("warning: train.precision is bf16" in capsys.readouterr().err) is not supported
+
+
 def test_export_keeps_earlier_precisions(small_run: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(small_run / "run", tmp_path / "run"))
     before = (run / "export" / "manifest.json").read_text()

@@ -9,6 +9,7 @@ import pytest
 
 from deploy.bundle import open_bundle
 from deploy.openers import open_candidate
+from deploy.runners import RuntimeMissing
 from pipeline import workload
 from pipeline.architecture import Architecture, Cell, architecture_from_dict
 from pipeline.budget import cost_from_architecture
@@ -43,7 +44,11 @@ def test_model_runs_as_the_candidate(runtime: str, precision: str, tmp_path: Pat
         pytest.importorskip("openvino", reason="openvino is not installed")
     content = model_from_architecture(calibration_architecture(TASK), runtime, precision)
     (tmp_path / "model.onnx").write_bytes(content)
-    with open_candidate(tmp_path / "model.onnx", runtime, precision) as runner:
+    try:
+        runner = open_candidate(tmp_path / "model.onnx", runtime, precision)
+    except RuntimeMissing as error:  # not every CPU computes in bf16
+        pytest.skip(str(error))
+    with runner:
         assert np.isfinite(runner.infer(FRAME)).all()
 
 
