@@ -17,7 +17,8 @@ from pipeline.config import (
 from pipeline.manifest import MODELS, Manifest
 
 FILES = (*MODELS, ".toml")  # what a stage reads beside folders of images
-CALIBRATION = "calibration/"
+TEACHER = "train.teacher"  # the hash of it; a folder may well be named teacher
+CALIBRATION = "calibration/"  # before the names of the folders that INT8 was calibrated on
 
 
 def command_lines(run: str, manifests: Mapping[str, Manifest]) -> list[str]:
@@ -30,7 +31,12 @@ def command_lines(run: str, manifests: Mapping[str, Manifest]) -> list[str]:
 
 def folders_from_manifest(manifest: Manifest) -> list[str]:
     """The folders of images that a search or a verification read."""
-    return [name for name in manifest.inputs if name != "teacher" and not name.endswith(FILES)]
+    return [name for name in manifest.inputs if name != TEACHER and not name.endswith(FILES)]
+
+
+def calibrated_on(manifest: Manifest) -> list[str]:
+    """The folders of images that an export measured the ranges of INT8 on."""
+    return [name.removeprefix(CALIBRATION) for name in manifest.inputs if name.startswith(CALIBRATION)]
 
 
 def _search(run: str, manifests: Mapping[str, Manifest]) -> Iterable[str]:
@@ -47,12 +53,11 @@ def _search(run: str, manifests: Mapping[str, Manifest]) -> Iterable[str]:
 def _export(run: str, manifests: Mapping[str, Manifest]) -> Iterable[str]:
     manifest = manifests["export"]
     settings = manifest.settings
-    calibration = [name.removeprefix(CALIBRATION) for name in manifest.inputs if name.startswith(CALIBRATION)]
     words = ["export", run]
     for option, values in (
         ("--precision", settings.get("precisions", [])),
         ("--engine", settings.get("engines", {})),
-        ("--calibration", calibration),
+        ("--calibration", calibrated_on(manifest)),
     ):
         words += [word for value in values for word in (option, value)]
     return words

@@ -13,6 +13,7 @@ from pipeline.architecture import Architecture, architecture_from_dict
 from pipeline.autocast import bf16_supported
 from pipeline.backends import OPENVINO_INT8, Precision, candidate_model, deploy_errors, engine_fits
 from pipeline.budget import Budget
+from pipeline.command_lines import CALIBRATION, TEACHER, calibrated_on, folders_from_manifest
 from pipeline.config import Settings
 from pipeline.data import load_pairs
 from pipeline.distill import teacher_file
@@ -35,7 +36,6 @@ from pipeline.verify import verify, verify_work
 SMALLEST = 16  # LR pixels on a side of a benchmark image: SSIM needs a window of 11 inside the border
 DEFAULT: tuple[Precision, ...] = ("fp32", "fp16")
 PROFILE = "profile.toml"  # of the device, in the manifest
-CALIBRATION = "calibration/"  # before the names of the folders that int8 was calibrated on, in the manifest
 
 
 def search_run(run: Path, settings: Settings) -> None:
@@ -64,7 +64,7 @@ def search_run(run: Path, settings: Settings) -> None:
     folders = settings.data.train
     inputs = hash_folders(folders, task.scale) | _profile_hash(budget)
     if train.teacher:
-        inputs["teacher"] = hash_file(teacher_file(Path(train.teacher)))
+        inputs[TEACHER] = hash_file(teacher_file(Path(train.teacher)))
     if is_current(run / "search", inputs=inputs, settings=settings_of(recipe, budget), seed=recipe.seed):
         note(f"search: {run} is current")
         return
@@ -122,18 +122,19 @@ def export_run(
     timing_cache: as `export` takes it. Raises ConfigError, StaleArtifact, DataError, BackendMissing.
     """
     earlier: dict[str, Any] = {}
-    inputs: dict[str, str] = {}
+    calibrated: list[str] = []
     with suppress(StaleArtifact):
         manifest = read_manifest(run / "export")
-        earlier, inputs = manifest.settings, manifest.inputs
+        earlier, calibrated = manifest.settings, calibrated_on(manifest)
     architecture = architecture_from_dict(facts_from_run(run)["architecture"])
     shapes = _shapes(architecture, budget_of_run(run).lr_size)
     precisions = {"fp32", *precisions, *earlier.get("precisions", [])}
     if calibration and "int8" not in precisions:
         raise ConfigError(f"--calibration {calibration[0]}: nothing is exported in INT8", "add --precision int8")
     engines = dict.fromkeys([*earlier.get("engines", {}), *flavours], shapes)
-    folders = calibration or [name.removeprefix(CALIBRATION) for name in inputs if name.startswith(CALIBRATION)]
-    folders = (folders or _trained_on(run)) if "int8" in precisions else []
+    folders: Sequence[str] = ()
+    if "int8" in precisions:
+        folders = calibration or calibrated or folders_from_manifest(check_outputs(run / "search"))
     hashes = hash_folders(folders, architecture.scale)
     read = {f"{CALIBRATION}{name}": found for name, found in hashes.items()}
     work = export_work(run, precisions, engines=engines, inputs=read)
@@ -151,11 +152,6 @@ def export_run(
                 "export: no INT8 model for OpenVINO, because nncf is not installed: pip install 'sr-pipeline[openvino]'"
             )
     export(run, precisions, engines=engines, timing_cache=timing_cache, frames=frames, inputs=read)
-
-
-def _trained_on(run: Path) -> list[str]:
-    """Folders of the images that the network of `run` was trained on."""
-    return [name for name in check_outputs(run / "search").inputs if name not in ("teacher", PROFILE)]
 
 
 def precisions_of(settings: Settings) -> set[Precision]:

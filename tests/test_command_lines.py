@@ -37,10 +37,10 @@ def test_values_that_need_quotes(manifests: dict[str, Manifest]) -> None:
     settings = search.settings | {
         "recipe": search.settings["recipe"] | {"teacher": "a run", "seed": 3, "device": "cpu", "skip_broken": True}
     }
-    changed = replace(search, inputs={folder: "ab", "teacher": "cd"}, settings=settings)
+    changed = replace(search, inputs={folder: "ab", "teacher": "ef", "train.teacher": "cd"}, settings=settings)
     (line,) = command_lines("run", {"search": changed})
     read = load_settings(None, [word for word in shlex.split(line) if "=" in word])
-    assert (read.data.train, read.train.teacher, read.search.seed) == ((folder,), "a run", 3)
+    assert (read.data.train, read.train.teacher, read.search.seed) == ((folder, "teacher"), "a run", 3)
     assert (read.train.device, read.data.skip_broken) == ("cpu", True)
 
 

@@ -18,7 +18,7 @@ def test_teacher_is_an_input_of_the_search(small_run: Path, tmp_path: Path) -> N
     settings = load_settings(small_run / "small.toml", [f"train.teacher={teacher}", "search.steps=6"])
     search_run(tmp_path / "taught", settings)
     manifest = read_manifest(tmp_path / "taught" / "search")
-    assert manifest.inputs["teacher"] == read_manifest(teacher.parent).outputs["model.onnx"]
+    assert manifest.inputs["train.teacher"] == read_manifest(teacher.parent).outputs["model.onnx"]
     assert manifest.settings["recipe"]["steps"] == 6
 
 
