@@ -13,7 +13,7 @@ from pipeline.manifest import MODELS, check_outputs, read_manifest
 from pipeline.verdict import SCHEMA
 
 STAGES = ("search", "export", "verify")
-VERDICT = ("deployed", "quality", "total", "parity", "not_run", "failures", "passed")
+VERDICT = ("deployed", "quality", "total", "parity", "latency", "not_run", "failures", "passed")
 
 
 def facts_from_run(run: Path) -> dict[str, Any]:

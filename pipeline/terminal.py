@@ -1,7 +1,7 @@
 """What a person sees: progress while a stage works, and one table of what a run is."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -112,7 +112,9 @@ def run_table(facts: Mapping[str, Any]) -> Table:
     if facts["passed"] is not None:
         rows["quality"] = _quality_table(facts["quality"], facts["total"], facts["deployed"])
         rows["parity"] = _parity_table(facts["parity"])
-        if facts.get("not_run"):  # reports of earlier versions have none
+        if facts.get("latency"):
+            rows["times"] = _times_table(facts["latency"])
+        if facts.get("not_run"):
             rows["not run"] = Text("\n".join(_not_run_lines(facts["not_run"])))
         word = ("passed", "bold green") if facts["passed"] else ("FAILED", "bold red")
         rows["verdict"] = Text.assemble(word, *(f"\n{failure['message']}" for failure in facts["failures"]))
@@ -206,6 +208,16 @@ def _parity_table(rows: Iterable[Mapping[str, Any]]) -> Table:
             f"{row['mean_drop_db']:z.4f}, {row['worst_drop_db']:z.4f}",
             Text("passed", "green") if row["passed"] else Text("FAILED", "bold red"),
         )
+    return table
+
+
+def _times_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Milliseconds of the network alone, each form on the device that runs it."""
+    height, width = rows[0]["lr_size"]
+    frame = f"{height}x{width}\n{rows[0]['threads']} CPU threads"
+    table = _figures_table(frame, "median\nms", "p90\nms", "p99\nms")
+    for row in rows:
+        table.add_row(row["candidate"], *(f"{row[name]:.2f}" for name in ("median_ms", "p90_ms", "p99_ms")))
     return table
 
 

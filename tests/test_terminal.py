@@ -40,6 +40,16 @@ def verdict(images: int, *, passed: bool) -> dict[str, Any]:
             {**row, "psnr_between_db": 80.04, "max_abs": 0.0123},
             {**row, "psnr_between_db": 0, "max_abs": None},
         ],
+        "latency": [
+            {
+                "candidate": "openvino bf16",
+                "lr_size": [360, 640],
+                "threads": 2,
+                "median_ms": 12.346,
+                "p90_ms": 13.0,
+                "p99_ms": 20.0,
+            }
+        ],
         "failures": [] if passed else [{"kind": "parity", "message": "forms [differ]"}],
         "passed": passed,
     }
@@ -94,6 +104,7 @@ def test_verdict_and_parity(passed: bool, word: str, columns: int) -> None:
     assert re.search(rf"plain form +0.0 +90 +0.0250, 0.2500 +{word}", text)
     assert re.search(rf"verdict +{word}", text)
     assert ("forms [differ]" in text) is not passed
+    assert re.search(r"360x640 .+\n +2 CPU threads .+\n +openvino bf16 +12.35 +13.00 +20.00", text)
 
 
 def test_what_did_not_run_is_listed_by_its_reason() -> None:
