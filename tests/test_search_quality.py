@@ -485,6 +485,20 @@ def test_a_mistake_is_named(arguments: list[str], message: str, capsys: pytest.C
     assert message in capsys.readouterr().err
 
 
+def test_a_board_in_bf16_is_not_gone_on_with_where_that_is_emulated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(search_quality, "bf16_supported", lambda _device: False)
+    path = tmp_path / "rows.jsonl"
+    append(path, {**LINE, "precision": "bf16"})
+    for folder in ("benchmarks", *TRAINED):
+        (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(SystemExit) as error:
+        search_quality.main(["--results", str(path), "--data", str(tmp_path), "--only", "macs-16K/*"])
+    assert error.value.code == 2
+    assert "is of bf16, which this device emulates: --precision fp32" in capsys.readouterr().err
+
+
 def test_a_damaged_line_of_results_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     append(path, LINE)

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from deploy.probe import memory_mib
-from pipeline.autocast import bf16_pays
+from pipeline.autocast import bf16_pays, bf16_supported
 from pipeline.errors import PipelineError
 from pipeline.manifest import atomic_path
 from pipeline.profile import FOLDER, profile_path
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not (given.data / needed).is_dir():
             parser.error(f"no folder {needed} in {given.data}; name that of the research images with --data or SR_DATA")
     not_run: dict[str, str] = {}
-    complete = not waiting or run_rows(waiting, again, given, known, not_run)
+    complete = not waiting or run_rows(waiting, again, given, _source(parser, given, known), known, not_run)
     tables = markdown(board, known, not_run)
     for path, text in ((given.markdown, tables), (given.picture, picture_of_board(known))):
         if path is not None:
@@ -133,9 +133,14 @@ def _known(given: argparse.Namespace) -> dict[str, dict[str, Any]]:
     return known_from_results(rows(given.steps), read_results(given.results), settings)
 
 
-def _source(given: argparse.Namespace, known: Results) -> Source:
+def _source(parser: argparse.ArgumentParser, given: argparse.Namespace, known: Results) -> Source:
     """With the precision of the rows that are there, so that no row differs from another by a measurement."""
     there = {row["precision"] for row in known.values() if not row["kind"].startswith("peer")}
+    if not given.precision and there == {"bf16"} and not bf16_supported(given.device):
+        parser.error(
+            f"{given.results} is of bf16, which this device emulates: --precision fp32 and another file with --results "
+            "begin a board anew, --precision bf16 goes on with this one, ten times slower"
+        )
     precision = given.precision or (there.pop() if len(there) == 1 else "bf16" if bf16_pays(given.device) else "fp32")
     trained = tuple(given.train)
     return Source(given.data, trained, "bf16" if precision == "bf16" else "fp32", given.quick, given.device)
@@ -145,6 +150,7 @@ def run_rows(
     waiting: Sequence[Row],
     again: Set[str],
     given: argparse.Namespace,
+    source: Source,
     known: dict[str, dict[str, Any]],
     not_run: dict[str, str],
 ) -> bool:
@@ -157,7 +163,7 @@ def run_rows(
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         all_rows = bar.add_task("reading images", total=len(waiting), loss="")
         try:
-            data = read_data(_source(given, known))
+            data = read_data(source)
             bar.update(all_rows, description="rows")
             for row in waiting:
                 if time.monotonic() > deadline:
